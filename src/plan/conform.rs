@@ -1,0 +1,203 @@
+//! What a decision made at apply may differ in from the one that was reviewed. Anything else is stale.
+//!
+//! The rule: the same action, or a no-op. A step shown as unknown may turn out a no-op, read, create or
+//! update; never a destroy, replace or change of data that was not shown. Nested changes must be a subset of
+//! the shown ones, where weaker is allowed: replace, then update, then no-op. Outputs that were shown as
+//! known must be the same.
+
+use super::action::{Action, Decision, Nested};
+use crate::value::{Path, Segment, Value};
+
+/// One difference between what was shown and what is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What differs.
+    pub subject: String,
+    /// As it was shown.
+    pub was: String,
+    /// As it is now.
+    pub now: String,
+}
+
+/// The differences that forbid applying `now` in place of `shown`.
+#[must_use]
+pub fn differences(shown: &Decision, now: &Decision) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut differ = |subject: &str, was: String, now: String| {
+        found.push(Difference {
+            subject: subject.to_owned(),
+            was,
+            now,
+        });
+    };
+    if !allowed(shown.action, now.action) {
+        let with = |decision: &Decision| format!("{} ({})", decision.action.as_str(), decision.reason);
+        differ("action", with(shown), with(now));
+    }
+    if now.formats() && !shown.formats() {
+        differ(
+            "data",
+            "nothing written over".to_owned(),
+            "formats a volume".to_owned(),
+        );
+    }
+    if shown.action == Action::Unknown || !shown.nested.is_empty() || !now.nested.is_empty() {
+        for nested in &now.nested {
+            let before = shown
+                .nested
+                .iter()
+                .find(|candidate| candidate.address == nested.address);
+            if !nested_allowed(shown, before, nested) {
+                let was = before.map_or("not shown", |before| before.action.as_str());
+                differ(&nested.address, was.to_owned(), nested.action.as_str().to_owned());
+            }
+        }
+    }
+    known_outputs(&shown.planned, &now.planned, &Path::root(), &mut differ);
+    found
+}
+
+fn allowed(shown: Action, now: Action) -> bool {
+    now == shown
+        || now == Action::NoOp
+        || match shown {
+            Action::Unknown => matches!(now, Action::Read | Action::Create | Action::Update),
+            // Weaker is allowed: what was to be replaced may turn out to need only a change in place.
+            Action::Replace => now == Action::Update,
+            // A create that was begun by another try goes on as an update of what is there.
+            Action::Create => now == Action::Update,
+            _ => false,
+        }
+}
+
+fn nested_allowed(shown: &Decision, before: Option<&Nested>, now: &Nested) -> bool {
+    match before {
+        Some(before) => {
+            before.action == now.action
+                || now.action == Action::NoOp
+                || (before.action == Action::Replace && now.action == Action::Update)
+        }
+        // Nothing nested was shown for an unknown step: harmless changes only.
+        None => {
+            shown.action == Action::Unknown
+                && shown.nested.is_empty()
+                && matches!(
+                    now.action,
+                    Action::NoOp | Action::Read | Action::Create | Action::Update
+                )
+        }
+    }
+}
+
+/// Compares leaf by leaf where both sides are known.
+fn known_outputs(shown: &Value, now: &Value, at: &Path, differ: &mut impl FnMut(&str, String, String)) {
+    match (shown, now) {
+        (Value::Unknown, _) | (_, Value::Unknown) => {}
+        (Value::Map(shown), Value::Map(now)) => {
+            for (key, was) in shown.iter() {
+                if let Some(is) = now.get(key) {
+                    known_outputs(was, is, &at.key(key.clone()), differ);
+                } else {
+                    differ(
+                        &format!("output {}", at.key(key.clone())),
+                        show(was),
+                        "absent".to_owned(),
+                    );
+                }
+            }
+        }
+        (Value::List(shown), Value::List(now)) if shown.len() == now.len() => {
+            for (index, (was, is)) in shown.iter().zip(now).enumerate() {
+                known_outputs(was, is, &at.index(index), differ);
+            }
+        }
+        (shown, now) if shown == now => {}
+        (was, is) => {
+            let subject = match at.segments().last() {
+                None => "outputs".to_owned(),
+                Some(Segment::Key(_) | Segment::Index(_)) => format!("output {at}"),
+            };
+            differ(&subject, show(was), show(is));
+        }
+    }
+}
+
+fn show(value: &Value) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| value.kind().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Change, Effect};
+
+    fn plain(action: Action) -> Decision {
+        Decision::new(action, "reason", Value::Unknown)
+    }
+
+    fn nested(step: Action, changes: &[(&str, Action)]) -> Decision {
+        let mut decision = plain(step);
+        decision.nested = changes
+            .iter()
+            .map(|(address, action)| Nested {
+                address: (*address).to_owned(),
+                action: *action,
+                changes: vec![],
+            })
+            .collect();
+        decision
+    }
+
+    #[test]
+    fn an_unknown_step_never_turns_into_a_loss() {
+        for (now, fine) in [
+            (Action::NoOp, true),
+            (Action::Read, true),
+            (Action::Create, true),
+            (Action::Update, true),
+            (Action::Replace, false),
+            (Action::Destroy, false),
+        ] {
+            assert_eq!(
+                differences(&plain(Action::Unknown), &plain(now)).is_empty(),
+                fine,
+                "{now:?}"
+            );
+        }
+        let mut formats = plain(Action::Update);
+        formats.changes.push(Change {
+            path: "format".into(),
+            before: Value::Null,
+            after: Value::Null,
+            effect: Effect::Data,
+        });
+        assert_eq!(differences(&plain(Action::Unknown), &formats)[0].subject, "data");
+    }
+
+    #[test]
+    fn nested_changes_are_a_subset_and_weaker_is_allowed() {
+        let shown = nested(Action::Update, &[("a", Action::Replace), ("b", Action::Update)]);
+        for (changes, fine) in [
+            (&[("a", Action::Replace), ("b", Action::Update)][..], true),
+            (&[("a", Action::Update)], true),
+            (&[], true),
+            (&[("b", Action::Replace)], false),
+            (&[("b", Action::Destroy)], false),
+            (&[("c", Action::Create)], false),
+        ] {
+            assert_eq!(
+                differences(&shown, &nested(Action::Update, changes)).is_empty(),
+                fine,
+                "{changes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_known_output_is_a_difference_and_a_newly_known_one_is_not() {
+        let with = |id: Value| Decision::no_op("", Value::map([("id", id)]));
+        assert!(differences(&with(Value::Unknown), &with("a".into())).is_empty());
+        let found = differences(&with("a".into()), &with("b".into()));
+        assert_eq!((found[0].was.as_str(), found[0].now.as_str()), ("\"a\"", "\"b\""));
+    }
+}

@@ -1,0 +1,99 @@
+//! Leaves of values as short text, and the styling hook.
+
+use std::fmt::Write as _;
+
+use crate::plan::Action;
+use crate::value::{Part, Value};
+
+/// How a renderer marks up text. The plain style marks nothing.
+pub trait Style {
+    /// Text that belongs to an action.
+    fn action(&self, action: Action, text: &str) -> String;
+    /// A heading.
+    fn heading(&self, text: &str) -> String;
+    /// Text of less weight.
+    fn dim(&self, text: &str) -> String;
+    /// Text that warns.
+    fn warning(&self, text: &str) -> String;
+}
+
+/// No styling.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain;
+
+impl Style for Plain {
+    fn action(&self, _: Action, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn heading(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn dim(&self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn warning(&self, text: &str) -> String {
+        text.to_owned()
+    }
+}
+
+/// A value on one line: references by address, unknown leaves as `(known after apply)`.
+#[must_use]
+pub fn leaf(value: &Value) -> String {
+    let mut text = String::new();
+    write_leaf(&mut text, value);
+    text
+}
+
+fn write_leaf(out: &mut String, value: &Value) {
+    // Writing to a String cannot fail.
+    let _ = match value {
+        Value::Null => write!(out, "null"),
+        Value::Bool(value) => write!(out, "{value}"),
+        Value::Int(value) => write!(out, "{value}"),
+        Value::Float(value) => write!(out, "{value}"),
+        Value::String(text) => write!(out, "{}", quoted(text)),
+        Value::Ref(reference) => write!(out, "{reference}"),
+        Value::Secret(name) => write!(out, "(secret {name})"),
+        Value::Unknown => write!(out, "(known after apply)"),
+        Value::Template(parts) => {
+            out.push('"');
+            for part in parts.iter() {
+                let _ = match part {
+                    Part::Text(text) => write!(out, "{}", text.escape_debug()),
+                    Part::Ref(reference) => write!(out, "${{{reference}}}"),
+                };
+            }
+            out.push('"');
+            Ok(())
+        }
+        Value::List(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_leaf(out, item);
+            }
+            out.push(']');
+            Ok(())
+        }
+        Value::Map(map) => {
+            out.push('{');
+            for (index, (key, item)) in map.iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { " " });
+                let _ = write!(out, "{key}: ");
+                write_leaf(out, item);
+            }
+            out.push_str(if map.is_empty() { "}" } else { " }" });
+            Ok(())
+        }
+    };
+}
+
+/// JSON's quoting with control characters escaped, so that data cannot move a terminal's cursor.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.escape_debug())
+}

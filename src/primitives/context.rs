@@ -1,0 +1,316 @@
+//! What a primitive may reach: reading ports while observing; all ports, the effect log and waiting while
+//! applying.
+//!
+//! `ObserveContext` has no way to a writing port, so planning cannot change anything managed.
+//! `ApplyContext::effect` is the one way to call something that takes an idempotency token: it journals the
+//! intent before the call and the result after it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::plan::Target;
+use crate::plan::digest::sha256_hex;
+use crate::providers::ports::{
+    Ec2, Ec2Read, Hosts, HostsRead, Nix, NixRead, TAG_FLEET, TAG_STEP, Tags, Tofu, TofuRead,
+};
+use crate::providers::{ErrorKind, ProviderError, Providers};
+use crate::value::Address;
+
+/// The version of the token's recipe; a new recipe must never collide with an old one.
+const TOKEN_VERSION: &str = "clawd-token-1";
+
+/// How often a call is tried anew under the next generation when what it returns turns out dead.
+const MAX_GENERATIONS: u32 = 16;
+
+/// Whom a decision is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// Where the plan is applied.
+    pub target: &'a Target,
+    /// The step's address.
+    pub step: &'a Address,
+}
+
+/// What a primitive sees while planning.
+pub struct ObserveContext<'a> {
+    providers: &'a Providers,
+    target: &'a Target,
+    step: &'a Address,
+}
+
+impl<'a> ObserveContext<'a> {
+    /// The context of one step.
+    #[must_use]
+    pub const fn new(providers: &'a Providers, target: &'a Target, step: &'a Address) -> Self {
+        Self {
+            providers,
+            target,
+            step,
+        }
+    }
+
+    /// Reading nix.
+    #[must_use]
+    pub fn nix(&self) -> &dyn NixRead {
+        &*self.providers.nix
+    }
+
+    /// Reading EC2.
+    #[must_use]
+    pub fn ec2(&self) -> &dyn Ec2Read {
+        &*self.providers.ec2
+    }
+
+    /// Planning stacks.
+    #[must_use]
+    pub fn tofu(&self) -> &dyn TofuRead {
+        &*self.providers.tofu
+    }
+
+    /// Reading what runs on hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &dyn HostsRead {
+        &*self.providers.hosts
+    }
+
+    /// Whom the observation is for.
+    #[must_use]
+    pub const fn scope(&self) -> Scope<'_> {
+        Scope {
+            target: self.target,
+            step: self.step,
+        }
+    }
+}
+
+/// The journal as primitives see it.
+#[async_trait]
+pub trait EffectLog: Send + Sync {
+    /// Makes an intent durable; the call follows only after this returns.
+    async fn intent(&self, step: &Address, effect: &Effect) -> Result<(), ProviderError>;
+    /// Records what a call returned.
+    async fn done(&self, step: &Address, effect: &Effect, result: &str) -> Result<(), ProviderError>;
+    /// Tells people what a step is doing.
+    fn progress(&self, step: &Address, message: &str);
+}
+
+/// One call that changes something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Effect {
+    /// The API call, `CreateVolume`.
+    pub call: &'static str,
+    /// The idempotency token.
+    pub token: String,
+    /// Which incarnation of the thing the token stands for.
+    pub generation: u32,
+}
+
+/// What a primitive sees while applying.
+pub struct ApplyContext<'a> {
+    providers: &'a Providers,
+    target: &'a Target,
+    step: &'a Address,
+    log: &'a dyn EffectLog,
+    /// Seconds this try may spend waiting.
+    timeout: Duration,
+    waited_ms: AtomicU64,
+}
+
+impl<'a> ApplyContext<'a> {
+    /// The context of one try of one step.
+    #[must_use]
+    pub const fn new(
+        providers: &'a Providers,
+        target: &'a Target,
+        step: &'a Address,
+        log: &'a dyn EffectLog,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            providers,
+            target,
+            step,
+            log,
+            timeout,
+            waited_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Nix.
+    #[must_use]
+    pub fn nix(&self) -> &dyn Nix {
+        &*self.providers.nix
+    }
+
+    /// EC2.
+    #[must_use]
+    pub fn ec2(&self) -> &dyn Ec2 {
+        &*self.providers.ec2
+    }
+
+    /// Stacks.
+    #[must_use]
+    pub fn tofu(&self) -> &dyn Tofu {
+        &*self.providers.tofu
+    }
+
+    /// Hosts.
+    #[must_use]
+    pub fn hosts(&self) -> &dyn Hosts {
+        &*self.providers.hosts
+    }
+
+    /// Where the plan is applied.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        self.target
+    }
+
+    /// The step's address.
+    #[must_use]
+    pub const fn step(&self) -> &Address {
+        self.step
+    }
+
+    /// The tags that mark a resource as this step's.
+    #[must_use]
+    pub fn owner_tags(&self) -> Tags {
+        Tags::from([
+            (TAG_FLEET.to_owned(), self.target.fleet.clone()),
+            (TAG_STEP.to_owned(), self.step.to_string()),
+        ])
+    }
+
+    /// Tells people what is going on.
+    pub fn progress(&self, message: &str) {
+        self.log.progress(self.step, message);
+    }
+
+    /// Waits on the providers' clock.
+    ///
+    /// # Errors
+    /// When the step has waited longer than its timeout.
+    pub async fn sleep(&self, duration: Duration) -> Result<(), ProviderError> {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let waited = self
+            .waited_ms
+            .fetch_add(millis, Ordering::Relaxed)
+            .saturating_add(millis);
+        if Duration::from_millis(waited) > self.timeout {
+            return Err(timed_out(self.step, self.timeout));
+        }
+        self.providers.clock.sleep(duration).await;
+        Ok(())
+    }
+
+    /// The idempotency token of a call. It does not depend on the plan: an edited comment must not make a
+    /// second volume. `fixed` are the parameters that make it another thing when they differ.
+    #[must_use]
+    pub fn token(&self, call: &str, fixed: &impl Serialize, generation: u32) -> String {
+        let Target {
+            account,
+            region,
+            fleet,
+            profile: _,
+        } = self.target;
+        let fixed = serde_json::to_vec(fixed).expect("request parameters have a JSON form");
+        let recipe = serde_json::json!([
+            TOKEN_VERSION,
+            account,
+            region,
+            fleet,
+            self.step.as_str(),
+            call,
+            sha256_hex(&fixed),
+            generation,
+        ]);
+        sha256_hex(recipe.to_string().as_bytes())
+    }
+
+    /// Makes one call under its token: intent first, durable; then the call; then its result.
+    ///
+    /// # Errors
+    /// What the call or the journal returned.
+    pub async fn effect<T, F>(
+        &self,
+        call: &'static str,
+        fixed: &(impl Serialize + Sync),
+        send: impl FnOnce(String) -> F + Send,
+    ) -> Result<T, ProviderError>
+    where
+        T: Serialize + Send,
+        F: Future<Output = Result<T, ProviderError>> + Send,
+    {
+        self.effect_at(call, fixed, 0, send).await
+    }
+
+    async fn effect_at<T, F>(
+        &self,
+        call: &'static str,
+        fixed: &(impl Serialize + Sync),
+        generation: u32,
+        send: impl FnOnce(String) -> F + Send,
+    ) -> Result<T, ProviderError>
+    where
+        T: Serialize + Send,
+        F: Future<Output = Result<T, ProviderError>> + Send,
+    {
+        let effect = Effect {
+            call,
+            token: self.token(call, fixed, generation),
+            generation,
+        };
+        self.log.intent(self.step, &effect).await?;
+        let result = send(effect.token.clone()).await?;
+        let shown = serde_json::to_string(&result).unwrap_or_default();
+        self.log.done(self.step, &effect, &shown).await?;
+        Ok(result)
+    }
+
+    /// Creates something under a token. A provider answers a known token with the thing it made then; when
+    /// that one is gone by now, the next generation makes a new one.
+    ///
+    /// # Errors
+    /// What the calls returned; too many dead generations.
+    pub async fn create<F, G>(
+        &self,
+        call: &'static str,
+        fixed: &(impl Serialize + Sync),
+        send: impl Fn(String) -> F + Send + Sync,
+        alive: impl Fn(String) -> G + Send + Sync,
+    ) -> Result<String, ProviderError>
+    where
+        F: Future<Output = Result<String, ProviderError>> + Send,
+        G: Future<Output = Result<bool, ProviderError>> + Send,
+    {
+        for generation in 0..MAX_GENERATIONS {
+            let id = self.effect_at(call, fixed, generation, &send).await?;
+            if alive(id.clone()).await? {
+                return Ok(id);
+            }
+        }
+        Err(ProviderError::permanent(
+            call,
+            format!(
+                "what {MAX_GENERATIONS} calls in a row made for {} is gone or failed",
+                self.step
+            ),
+        )
+        .help("something deletes what this step creates; find it before running again"))
+    }
+}
+
+/// A step that ran out of its time.
+#[must_use]
+pub fn timed_out(step: &Address, timeout: Duration) -> ProviderError {
+    let limit = crate::units::Seconds(timeout.as_secs());
+    ProviderError::new(
+        ErrorKind::TimedOut,
+        step.as_str(),
+        format!("not done within its timeout of {limit}"),
+    )
+    .help("run again: it goes on from what is there; a longer `timeout` on the step gives it more time")
+}

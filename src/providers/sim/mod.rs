@@ -1,0 +1,113 @@
+//! The simulator: an in-process world behind the same ports as AWS, kept under `.clawd/sim/`, for rehearsals
+//! and tests. It refuses what EC2 refuses, and takes the time that EC2 takes on a virtual clock.
+//!
+//! Never touches the network or runs a process. Failures can be injected by seed (`faults`). State is an
+//! append-only log (`world`), so a kill at any moment leaves a world that some sequence of whole calls made.
+
+mod ec2;
+mod faults;
+mod hosts;
+mod model;
+mod nix;
+mod tofu;
+mod world;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::ports::{Answer, Clock, Providers};
+use crate::units::Seconds;
+
+pub use faults::Faults;
+pub use model::{ModelError, StackModel};
+pub use world::World;
+
+/// How a simulated world behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Settings {
+    /// Failures to inject.
+    pub faults: Faults,
+    /// Real seconds per virtual second; 0 does not wait at all.
+    pub time_scale: f64,
+}
+
+/// The simulator's adapters over one world.
+pub(crate) struct Sim {
+    root: PathBuf,
+    world: World,
+    model: Arc<dyn StackModel>,
+    settings: Settings,
+    /// The virtual clock in milliseconds since the epoch.
+    now_ms: AtomicI64,
+    faults: faults::Injector,
+}
+
+impl Sim {
+    fn now(&self) -> i64 {
+        self.now_ms.load(Ordering::Relaxed).div_euclid(1000)
+    }
+
+    /// The moment something is ready that takes `time` from now on.
+    fn ready_after(&self, time: Seconds) -> i64 {
+        self.now()
+            .saturating_add(i64::try_from(time.0).unwrap_or(i64::MAX))
+    }
+}
+
+/// Providers over the simulated world in `dir`. `root` is the project, whose modules the stacks are.
+///
+/// # Errors
+/// When the world cannot be read.
+pub fn providers(
+    root: PathBuf,
+    dir: PathBuf,
+    model: Arc<dyn StackModel>,
+    settings: Settings,
+) -> Answer<Providers> {
+    let world = World::open(dir)?;
+    let now_ms = AtomicI64::new(world.read(|tables| tables.now).saturating_mul(1000));
+    let faults = faults::Injector::new(settings.faults);
+    let sim = Arc::new(Sim {
+        root,
+        world,
+        model,
+        settings,
+        now_ms,
+        faults,
+    });
+    Ok(Providers {
+        nix: Arc::clone(&sim) as Arc<_>,
+        ec2: Arc::clone(&sim) as Arc<_>,
+        tofu: Arc::clone(&sim) as Arc<_>,
+        hosts: Arc::clone(&sim) as Arc<_>,
+        clock: sim,
+    })
+}
+
+#[async_trait]
+impl Clock for Sim {
+    fn now(&self) -> i64 {
+        Sim::now(self)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        self.now_ms.fetch_add(millis, Ordering::Relaxed);
+        if self.settings.time_scale > 0.0 {
+            tokio::time::sleep(duration.mul_f64(self.settings.time_scale)).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn refresh(&self) -> Answer<()> {
+        self.world.refresh()?;
+        let stored = self.world.read(|tables| tables.now).saturating_mul(1000);
+        self.now_ms.fetch_max(stored, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Simulated nix: a store path is a hash of the flake reference and of the flake's files, so a changed
+//! `flake.nix` makes another image, as it does in nix.
+
+use std::fs;
+
+use async_trait::async_trait;
+
+use super::Sim;
+use super::world::Record;
+use crate::plan::digest::sha256_hex;
+use crate::providers::error::ProviderError;
+use crate::providers::ports::{Answer, BuiltImage, Clock as _, Derivation, ImageSource, Nix, NixRead};
+use crate::units::{Bytes, Seconds};
+
+/// How long a build takes.
+const BUILD: Seconds = Seconds(120);
+
+/// The size of every simulated image.
+const SIZE: Bytes = Bytes(3 << 30);
+
+/// The files of a flake that make another image when they change.
+const FLAKE_FILES: [&str; 2] = ["flake.nix", "flake.lock"];
+
+#[async_trait]
+impl NixRead for Sim {
+    async fn derivation(&self, source: &ImageSource<'_>) -> Answer<Derivation> {
+        self.faults.read("nix eval")?;
+        let (dir, attribute) = source.flake.split_once('#').unwrap_or((source.flake, ""));
+        if attribute.is_empty() {
+            return Err(ProviderError::permanent(
+                "nix eval",
+                format!("`{}` names no attribute", source.flake),
+            )
+            .help("name the image's attribute, like `.#clawdinator-image`"));
+        }
+        let architecture = match source.system.split_once('-') {
+            Some(("x86_64", "linux")) => "x86_64",
+            Some(("aarch64", "linux")) => "arm64",
+            _ => {
+                return Err(ProviderError::permanent(
+                    "nix eval",
+                    format!("`{}` is not a system images are built for", source.system),
+                )
+                .help("x86_64-linux and aarch64-linux are"));
+            }
+        };
+        let mut identity = serde_json::to_vec(source)
+            .map_err(|error| ProviderError::permanent("nix eval", error.to_string()))?;
+        for name in FLAKE_FILES {
+            // A flake elsewhere, by URL, has no files here; its reference alone is its identity.
+            if let Ok(content) = fs::read(self.root.join(dir).join(name)) {
+                identity.extend_from_slice(&content);
+            }
+        }
+        let hash = sha256_hex(&identity);
+        Ok(Derivation {
+            drv_path: format!("/nix/store/{}-{attribute}.drv", &hash[32..]),
+            store_path: format!("/nix/store/{}-{attribute}", &hash[..32]),
+            architecture: architecture.to_owned(),
+            boot_mode: "uefi".to_owned(),
+        })
+    }
+
+    async fn built(&self, derivation: &Derivation) -> Answer<Option<BuiltImage>> {
+        Ok(self
+            .world
+            .read(|tables| match tables.get("store", &derivation.store_path) {
+                Some(Record::Store { row, .. }) => Some(row.clone()),
+                _ => None,
+            }))
+    }
+}
+
+#[async_trait]
+impl Nix for Sim {
+    async fn realise(&self, derivation: &Derivation) -> Answer<BuiltImage> {
+        if let Some(built) = self.built(derivation).await? {
+            return Ok(built);
+        }
+        self.sleep(BUILD.duration()).await;
+        let built = BuiltImage {
+            path: format!("{}/nixos.img", derivation.store_path),
+            size: SIZE,
+            sha256: sha256_hex(derivation.store_path.as_bytes()),
+        };
+        self.faults.write("nix build", || {
+            self.world.commit(Sim::now(self), |draft| {
+                draft.put(Record::Store {
+                    path: derivation.store_path.clone(),
+                    row: built.clone(),
+                });
+                Ok(built)
+            })
+        })
+    }
+}
