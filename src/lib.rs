@@ -15,3 +15,8 @@ pub mod providers;
 // L3: operations.
 pub mod primitives;
 // L4: front end and executor; they never see each other.
+pub mod docs;
+pub mod exec;
+pub mod script;
+// L5: the command line.
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `clawd` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clawd::cli::run(std::env::args_os())
+}

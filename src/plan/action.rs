@@ -157,6 +157,10 @@ pub struct Decision {
     /// Things a reviewer should know that are no changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Whether it only yields outputs and is left undone when nothing that acts needs them. A mark from the
+    /// primitive to the planner, which clears it.
+    #[serde(skip)]
+    pub on_demand: bool,
 }
 
 impl Decision {
@@ -171,6 +175,7 @@ impl Decision {
             speculative: false,
             planned,
             notes: Vec::new(),
+            on_demand: false,
         }
     }
 

@@ -83,6 +83,8 @@ struct ApplyDoc<'a> {
     account: Cow<'a, str>,
     region: Cow<'a, str>,
     budget: Cow<'a, Budget>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile_budget: Option<Cow<'a, Budget>>,
     secrets: Cow<'a, BTreeMap<SmolStr, SecretSource>>,
 }
 
@@ -109,10 +111,25 @@ struct StepDoc<'a> {
     timeout: Option<Seconds>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retries: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     planned: Option<Cow<'a, Value>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     observation: Option<Cow<'a, Value>>,
+}
+
+/// Reads a value that is there, null included; only an absent key is `None`.
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Cow<'static, Value>>, D::Error> {
+    Value::deserialize(deserializer).map(|value| Some(Cow::Owned(value)))
 }
 
 /// What is encoded.
@@ -175,6 +192,7 @@ fn document<'a>(plan: &'a Plan<Decided>, extent: Extent, digest: Option<Digest>)
             account: account.as_str().into(),
             region: region.as_str().into(),
             budget: Cow::Borrowed(&header.budget),
+            profile_budget: header.profile_budget.as_ref().map(Cow::Borrowed),
             secrets: Cow::Borrowed(&header.secrets),
         }),
     }
@@ -288,6 +306,7 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
                 speculative: step.speculative,
                 planned,
                 notes: step.notes.into_owned(),
+                on_demand: false,
             },
             seen,
         });
@@ -306,6 +325,7 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
             outputs: doc.outputs.into_owned(),
             secrets: apply.secrets.into_owned(),
             budget: apply.budget.into_owned(),
+            profile_budget: apply.profile_budget.map(Cow::into_owned),
             warnings: doc.warnings.into_owned(),
         },
         steps,
@@ -408,6 +428,7 @@ mod tests {
                 outputs: Map::new(),
                 secrets: BTreeMap::new(),
                 budget: Budget::default(),
+                profile_budget: None,
                 warnings: vec![],
             },
             steps,

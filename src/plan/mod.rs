@@ -71,8 +71,10 @@ pub struct Header {
     pub outputs: Map,
     /// Where the secrets come from, by name.
     pub secrets: BTreeMap<SmolStr, SecretSource>,
-    /// What may be destroyed, replaced or formatted.
+    /// What the script allows to be destroyed, replaced or formatted.
     pub budget: Budget,
+    /// What the profile allows; both must cover a change.
+    pub profile_budget: Option<Budget>,
     /// The script's warnings.
     pub warnings: Vec<String>,
 }

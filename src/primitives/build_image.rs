@@ -119,7 +119,6 @@ impl Primitive for BuildImage {
 output("store_path", image.store_path);"##;
     const IAM: &'static [&'static str] = &[];
     const PORT: Port = Port::Nix;
-    const PRODUCER: bool = true;
     type Args = Args;
     type Outputs = Image;
     type Seen = Seen;

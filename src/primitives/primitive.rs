@@ -64,8 +64,6 @@ pub trait Primitive: Send + Sync + 'static {
     const IAM: &'static [&'static str];
     /// The port that bounds how many run at once.
     const PORT: Port;
-    /// Whether it only produces outputs: it is left undone when no step that acts needs them.
-    const PRODUCER: bool = false;
     /// The arguments; doc comments are the user's reference.
     type Args: DeserializeOwned + Serialize + JsonSchema + Send + Sync;
     /// The outputs; doc comments are the user's reference.
@@ -196,8 +194,6 @@ pub struct Registered {
     pub iam: &'static [&'static str],
     /// The port that bounds it.
     pub port: Port,
-    /// Whether it only produces outputs.
-    pub producer: bool,
     /// What it takes.
     pub args: Schema,
     /// What it yields.
@@ -219,7 +215,6 @@ impl Registered {
             example: P::EXAMPLE,
             iam: P::IAM,
             port: P::PORT,
-            producer: P::PRODUCER,
             args: Schema::of::<P::Args>(),
             outputs: Schema::of::<P::Outputs>(),
             args_json: json_schema::<P::Args>(),

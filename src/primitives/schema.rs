@@ -193,6 +193,15 @@ impl Schema {
         }
     }
 
+    /// The schema of any value that is no step.
+    #[must_use]
+    pub const fn any() -> Self {
+        Self {
+            kind: Kind::Any,
+            nullable: true,
+        }
+    }
+
     /// The fields of an object.
     #[must_use]
     pub fn fields(&self) -> &[Field] {

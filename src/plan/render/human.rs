@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::by_risk;
-use super::text::{Style, leaf};
+use super::text::{Style, leaf, printable};
 use crate::plan::{Action, Change, Decided, Effect, Plan, Step, StepDecision, Unmanaged, file};
 use crate::units::Seconds;
 use crate::value::Value;
@@ -46,7 +46,7 @@ pub fn human(plan: &Plan<Decided>, now: i64, style: &dyn Style) -> String {
     unmanaged(&mut out, &plan.phase.unmanaged, now, style);
     outputs(&mut out, plan, style);
     for warning in &header.warnings {
-        let _ = writeln!(out, "\n{} {}", style.warning("Warning:"), warning.escape_debug());
+        let _ = writeln!(out, "\n{} {}", style.warning("Warning:"), printable(warning));
     }
     summary(&mut out, plan, style);
     out
@@ -92,11 +92,9 @@ fn step_block(
         "\n{mark} {}  {}: {}",
         style.heading(step.address.as_str()),
         style.action(decision.action, decision.action.as_str()),
-        decision.reason.escape_debug(),
+        printable(&decision.reason),
     );
-    for change in &decision.changes {
-        change_line(out, change, decision.action, "      ", style);
-    }
+    change_lines(out, &decision.changes, decision.action, "      ", style);
     if decision.speculative {
         let _ = writeln!(
             out,
@@ -107,20 +105,32 @@ fn step_block(
     for nested in &decision.nested {
         let mark = style.action(nested.action, &format!("{:>3}", nested.action.mark()));
         let _ = writeln!(out, "    {mark} {}", nested.address);
-        for change in &nested.changes {
-            change_line(out, change, nested.action, "          ", style);
-        }
+        change_lines(out, &nested.changes, nested.action, "          ", style);
     }
     for note in &decision.notes {
-        let _ = writeln!(
-            out,
-            "      {}",
-            style.dim(&format!("note: {}", note.escape_debug()))
-        );
+        let _ = writeln!(out, "      {}", style.dim(&format!("note: {}", printable(note))));
     }
 }
 
-fn change_line(out: &mut String, change: &Change, action: Action, indent: &str, style: &dyn Style) {
+fn change_lines(out: &mut String, changes: &[Change], action: Action, indent: &str, style: &dyn Style) {
+    let width = changes
+        .iter()
+        .map(|change| change.path.chars().count())
+        .max()
+        .unwrap_or(0);
+    for change in changes {
+        change_line(out, change, action, indent, width, style);
+    }
+}
+
+fn change_line(
+    out: &mut String,
+    change: &Change,
+    action: Action,
+    indent: &str,
+    width: usize,
+    style: &dyn Style,
+) {
     let effect = match change.effect {
         Effect::Write | Effect::Read => String::new(),
         Effect::Data => format!("  {}", style.warning("(writes over data)")),
@@ -137,7 +147,7 @@ fn change_line(out: &mut String, change: &Change, action: Action, indent: &str, 
     } else {
         effect
     };
-    let _ = writeln!(out, "{indent}{:<14} {shown}{effect}", change.path);
+    let _ = writeln!(out, "{indent}{:<width$}  {shown}{effect}", change.path);
 }
 
 fn unmanaged(out: &mut String, found: &[Unmanaged], now: i64, style: &dyn Style) {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::by_risk;
-use super::text::leaf;
+use super::text::{leaf, printable};
 use crate::plan::{Change, Decided, Plan, Step, StepDecision, file};
 use crate::value::Value;
 
@@ -83,7 +83,7 @@ fn section(out: &mut String, title: &str, steps: &[(&Step, &StepDecision)]) {
             lines(out, &nested.changes, "      ");
         }
         for note in &decision.notes {
-            let _ = writeln!(out, "    note: {}", note.escape_debug());
+            let _ = writeln!(out, "    note: {}", printable(note));
         }
     }
     let _ = writeln!(out, "```\n\n</details>");

@@ -10,7 +10,7 @@ mod text;
 pub use human::human;
 pub use markdown::markdown;
 pub use mermaid::mermaid;
-pub use text::{Plain, Style, leaf};
+pub use text::{Plain, Style, leaf, printable};
 
 use super::{Action, Decided, Plan, Step, StepDecision};
 

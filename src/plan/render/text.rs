@@ -62,7 +62,7 @@ fn write_leaf(out: &mut String, value: &Value) {
             out.push('"');
             for part in parts.iter() {
                 let _ = match part {
-                    Part::Text(text) => write!(out, "{}", text.escape_debug()),
+                    Part::Text(text) => write!(out, "{}", printable(text)),
                     Part::Ref(reference) => write!(out, "${{{reference}}}"),
                 };
             }
@@ -93,7 +93,30 @@ fn write_leaf(out: &mut String, value: &Value) {
     };
 }
 
-/// JSON's quoting with control characters escaped, so that data cannot move a terminal's cursor.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.escape_debug())
+    format!(
+        "\"{}\"",
+        printable(&text.replace('\\', "\\\\").replace('"', "\\\""))
+    )
+}
+
+/// Text whose control characters are escaped, so that data cannot move a terminal's cursor or break a line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hidden) {
+        return text.to_owned();
+    }
+    text.chars()
+        .map(|c| {
+            if hidden(c) {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }

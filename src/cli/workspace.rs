@@ -1,0 +1,303 @@
+//! The project a command works in: its root, its profile, its state under `.clawd/`, and the providers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::config::{self, Config, Profile};
+use super::exit::Failed;
+use super::terminal::Terminal;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::exec;
+use crate::plan::digest::sha256_hex;
+use crate::plan::{Decided, Plan};
+use crate::providers::{Providers, sim};
+use crate::script::{self, Evaluation, Given, Inputs, ScriptModel, Sources};
+use crate::value::{Map, Value};
+
+/// The directory of clawd's own state.
+const STATE: &str = ".clawd";
+
+/// Files that decide what a plan means although no script reads them.
+const LOCK_FILES: [&str; 2] = ["flake.lock", ".terraform.lock.hcl"];
+
+/// Arguments of every command that evaluates a plan.
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    /// The plan script, like plans/spawn.rhai.
+    #[arg(value_name = "PLAN")]
+    pub(super) script: PathBuf,
+    /// Set a parameter of the plan; may be given more than once.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// Set parameters from a TOML or JSON file.
+    #[arg(long = "params", value_name = "FILE")]
+    params_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) profile: ProfileArgs,
+}
+
+/// The choice of a profile.
+#[derive(Debug, clap::Args)]
+pub(super) struct ProfileArgs {
+    /// The profile of clawd.toml to use; the file's default, else the simulator.
+    #[arg(long, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+}
+
+/// A project with a chosen profile.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    pub(super) root: PathBuf,
+    pub(super) config: Config,
+    pub(super) profile: Profile,
+}
+
+fn usage(message: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(Code::Usage, message)
+}
+
+/// The nearest directory upwards that holds a `clawd.toml`.
+fn marked_root(from: &Path) -> Option<PathBuf> {
+    from.ancestors()
+        .find(|dir| dir.join(config::FILE).is_file())
+        .map(Path::to_path_buf)
+}
+
+fn current_dir() -> Result<PathBuf, Diagnostic> {
+    std::env::current_dir()
+        .and_then(|dir| dir.canonicalize())
+        .map_err(|error| {
+            Diagnostic::error(
+                Code::StateUnwritable,
+                format!("there is no current directory: {error}"),
+            )
+        })
+}
+
+impl Workspace {
+    /// The project around the current directory.
+    pub(super) fn here(profile: &ProfileArgs) -> Result<Self, Diagnostic> {
+        let current = current_dir()?;
+        let root = marked_root(&current).unwrap_or(current);
+        Self::at(root, profile)
+    }
+
+    fn at(root: PathBuf, profile: &ProfileArgs) -> Result<Self, Diagnostic> {
+        let config = Config::load(&root)?;
+        let profile = config.profile(profile.profile.as_deref())?;
+        Ok(Self {
+            root,
+            config,
+            profile,
+        })
+    }
+
+    /// The project of a script, and the script's path in it.
+    pub(super) fn of_script(script: &Path, profile: &ProfileArgs) -> Result<(Self, String), Diagnostic> {
+        let current = current_dir()?;
+        let missing = |error: std::io::Error| {
+            Diagnostic::error(
+                Code::ScriptMissing,
+                format!("cannot read {}: {error}", script.display()),
+            )
+            .help("name a plan script, like plans/spawn.rhai")
+        };
+        // The directory is made canonical, the file is not: a link that leaves the project is refused later.
+        let absolute = current.join(script);
+        let dir = absolute
+            .parent()
+            .unwrap_or(&current)
+            .canonicalize()
+            .map_err(missing)?;
+        let file = absolute
+            .file_name()
+            .ok_or_else(|| missing(std::io::ErrorKind::InvalidInput.into()))?;
+        let root = marked_root(&dir).unwrap_or_else(|| {
+            if dir.starts_with(&current) {
+                current.clone()
+            } else {
+                dir.clone()
+            }
+        });
+        let inside = dir.join(file);
+        let name = inside
+            .strip_prefix(&root)
+            .unwrap_or(&inside)
+            .to_string_lossy()
+            .into_owned();
+        Ok((Self::at(root, profile)?, name))
+    }
+
+    /// The profile's state directory.
+    pub(super) fn state(&self) -> PathBuf {
+        self.root.join(STATE).join(&self.profile.target.profile)
+    }
+
+    /// The directory of the profile's runs.
+    pub(super) fn runs(&self) -> PathBuf {
+        self.state().join("runs")
+    }
+
+    /// Makes the state directory; `.clawd/` ignores itself in git.
+    pub(super) fn ensure_state(&self) -> Result<(), Diagnostic> {
+        let unwritable = |path: &Path, error: &std::io::Error| {
+            Diagnostic::error(
+                Code::StateUnwritable,
+                format!("cannot write {}: {error}", path.display()),
+            )
+            .help("clawd keeps journals and locks there; make the project's directory writable")
+        };
+        let state = self.state();
+        fs::create_dir_all(&state).map_err(|error| unwritable(&state, &error))?;
+        let ignore = self.root.join(STATE).join(".gitignore");
+        if !ignore.exists() {
+            fs::write(&ignore, "*\n").map_err(|error| unwritable(&ignore, &error))?;
+        }
+        Ok(())
+    }
+
+    /// The adapters of the profile.
+    pub(super) fn providers(&self) -> Result<Providers, Diagnostic> {
+        let model = Arc::new(ScriptModel::new(self.root.clone(), self.config.limits));
+        sim::providers(
+            self.root.clone(),
+            self.state().join("world"),
+            model,
+            self.profile.sim,
+        )
+        .map_err(|error| {
+            let mut diagnostic = Diagnostic::error(Code::PlanRead, error.to_string());
+            diagnostic.help = error.help;
+            diagnostic
+        })
+    }
+
+    fn lock_files(&self) -> BTreeMap<String, String> {
+        LOCK_FILES
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), sha256_hex(&fs::read(self.root.join(name)).ok()?))))
+            .collect()
+    }
+
+    /// Evaluates a script of this project.
+    pub(super) fn evaluate(
+        &self,
+        script: &str,
+        params: BTreeMap<String, Given>,
+    ) -> Result<Evaluation, Box<script::Failure>> {
+        script::evaluate(&Inputs {
+            root: self.root.clone(),
+            script: script.to_owned(),
+            params,
+            target: self.profile.target.clone(),
+            primitives: self.profile.primitives.clone(),
+            budget: self.profile.budget.clone(),
+            limits: self.config.limits,
+            lock_files: self.lock_files(),
+        })
+    }
+}
+
+impl PlanArgs {
+    /// The parameters as they were given; the command line wins over the file.
+    pub(super) fn params(&self) -> Result<BTreeMap<String, Given>, Diagnostic> {
+        let mut given = match &self.params_file {
+            Some(path) => read_params(path)?,
+            None => BTreeMap::new(),
+        };
+        for param in &self.params {
+            let (name, value) = param
+                .split_once('=')
+                .filter(|(name, _)| !name.is_empty())
+                .ok_or_else(|| {
+                    usage(format!("`--param {}` is not NAME=VALUE", param.escape_debug()))
+                        .help("write --param count=3")
+                })?;
+            given.insert(name.to_owned(), Given::Text(value.to_owned()));
+        }
+        Ok(given)
+    }
+}
+
+fn read_params(path: &Path) -> Result<BTreeMap<String, Given>, Diagnostic> {
+    let wrong = |message: String| {
+        Diagnostic::error(Code::ScriptBadParam, format!("{}: {message}", path.display()))
+            .help("a parameter file is a TOML table or a JSON object of parameters")
+    };
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let json: serde_json::Value = if path.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?
+    } else {
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+        serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?
+    };
+    let map: Map = match Value::try_from(json).map_err(|error| wrong(error.to_string()))? {
+        Value::Map(map) => map,
+        other => return Err(wrong(format!("it holds a {}", other.kind()))),
+    };
+    Ok(map
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), Given::Value(value)))
+        .collect())
+}
+
+/// A plan that was made, with what it was made from.
+pub(super) struct Made {
+    pub(super) workspace: Workspace,
+    pub(super) providers: Providers,
+    pub(super) plan: Plan<Decided>,
+    pub(super) sources: Sources,
+}
+
+/// The executor's runtime. One thread drives all steps; adapters bring their own where they need more.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Diagnostic> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Diagnostic::error(
+                Code::StateUnwritable,
+                format!("the runtime cannot start: {error}"),
+            )
+        })
+}
+
+/// Evaluates and decides; prints what the script printed and warned of.
+pub(super) fn make_plan(
+    args: &PlanArgs,
+    terminal: &Terminal,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Made, Box<Failed>> {
+    let (workspace, script) = Workspace::of_script(&args.script, &args.profile)?;
+    let evaluated = workspace.evaluate(&script, args.params()?);
+    let (prints, sources) = match &evaluated {
+        Ok(evaluation) => (&evaluation.prints, &evaluation.sources),
+        Err(failure) => (&failure.prints, &failure.sources),
+    };
+    for line in prints {
+        terminal.note(&format!("print: {line}"));
+    }
+    let sources = sources.clone();
+    let evaluation = match evaluated {
+        Ok(evaluation) => evaluation,
+        Err(failure) => {
+            return Err(Box::new(Failed {
+                diagnostics: failure.diagnostics,
+                sources,
+            }));
+        }
+    };
+    terminal.diagnostics(&evaluation.warnings, &sources);
+    let providers = workspace.providers()?;
+    let plan = runtime.block_on(exec::decide(evaluation.plan, &providers));
+    Ok(Made {
+        workspace,
+        providers,
+        plan,
+        sources,
+    })
+}

@@ -1,0 +1,691 @@
+//! Applying a plan exactly as it was shown.
+//!
+//! First the whole plan is observed and decided again and compared with what was approved (`plan::conform`); then
+//! ready steps run, as many at once as allowed. Each is observed once more right before it acts, with all its
+//! arguments known. A failed step skips what depends on it; independent steps go on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Semaphore, watch};
+
+use super::journal::{Journal, Record};
+use super::observer::{Event, Observer};
+use super::planner::{decide, resolve, survey, unknown_primitive};
+use super::retry;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::plan::budget::{Cost, Excess, costs};
+use crate::plan::conform::{Difference, differences};
+use crate::plan::graph::dependants;
+use crate::plan::{Action, Decided, Decision, Header, Plan, Recorded, Step};
+use crate::primitives::context::{Effect, timed_out};
+use crate::primitives::{ApplyContext, EffectLog, ObserveContext, Port, Registry, StepError};
+use crate::providers::{ErrorKind, ProviderError, Providers};
+use crate::units::Seconds;
+use crate::value::{Address, Value};
+
+/// The longest a step's try may take when neither step nor profile say otherwise.
+pub const DEFAULT_TIMEOUT: Seconds = Seconds(3600);
+
+/// How to apply.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The run's id.
+    pub run: String,
+    /// Steps at once.
+    pub parallelism: usize,
+    /// Steps at once per port.
+    pub per_port: BTreeMap<Port, usize>,
+    /// Start nothing new after the first failure.
+    pub fail_fast: bool,
+    /// What earlier processes of the same run already spent of the budget.
+    pub spent: Vec<Cost>,
+}
+
+/// What a person has asked for while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interrupt {
+    /// Nothing.
+    None,
+    /// Finish what runs, start nothing new.
+    Finish,
+    /// Stop at once.
+    Abort,
+}
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepResult {
+    /// Nothing was to do.
+    NoOp,
+    /// Something was done.
+    Done(Action),
+    /// It failed.
+    Failed(Diagnostic),
+    /// It was not begun.
+    Skipped(String),
+}
+
+/// What an apply did.
+#[derive(Debug)]
+pub struct Applied {
+    /// One per step, in plan order.
+    pub results: Vec<(Address, StepResult)>,
+    /// The plan's outputs as far as they are known.
+    pub outputs: Value,
+    /// Whether a person interrupted it.
+    pub interrupted: bool,
+}
+
+impl Applied {
+    /// The failures.
+    pub fn failures(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.results.iter().filter_map(|(_, result)| match result {
+            StepResult::Failed(diagnostic) => Some(diagnostic),
+            _ => None,
+        })
+    }
+
+    /// How many steps were done.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        self.results
+            .iter()
+            .filter(|(_, result)| matches!(result, StepResult::Done(_)))
+            .count()
+    }
+
+    /// How many steps were not begun.
+    #[must_use]
+    pub fn skipped(&self) -> usize {
+        self.results
+            .iter()
+            .filter(|(_, result)| matches!(result, StepResult::Skipped(_)))
+            .count()
+    }
+
+    /// `done`, `failed`, `refused` or `interrupted`.
+    #[must_use]
+    pub fn status(&self) -> &'static str {
+        let refused =
+            |diagnostic: &Diagnostic| matches!(diagnostic.code, Code::PlanStale | Code::PlanOverBudget);
+        if self.failures().any(refused) {
+            "refused"
+        } else if self.failures().next().is_some() {
+            "failed"
+        } else if self.interrupted {
+            "interrupted"
+        } else {
+            "done"
+        }
+    }
+}
+
+/// Why nothing was applied.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// The world cannot be read, or rules say no.
+    Problems(Vec<Diagnostic>),
+    /// The world moved: what was shown is not what would be done.
+    Stale(Vec<Diagnostic>),
+    /// More is destroyed, replaced or formatted than allowed.
+    OverBudget(Diagnostic),
+}
+
+/// Whether the budgets of script and profile cover these costs.
+///
+/// # Errors
+/// A diagnostic with the `allow` line that would cover them.
+pub fn check_budget(header: &Header, costs: &[Cost]) -> Result<(), Box<Diagnostic>> {
+    let budgets = [
+        ("the script", Some(&header.budget)),
+        ("the profile", header.profile_budget.as_ref()),
+    ];
+    for (whose, budget) in budgets {
+        let Some(budget) = budget else { continue };
+        let excess = budget.excess(costs).map_err(|error| {
+            Box::new(Diagnostic::error(
+                Code::PlanOverBudget,
+                format!("{whose}: {error}"),
+            ))
+        })?;
+        if let Some(excess) = excess {
+            return Err(Box::new(over_budget(whose, &excess)));
+        }
+    }
+    Ok(())
+}
+
+fn over_budget(whose: &str, excess: &Excess) -> Diagnostic {
+    let mut parts: Vec<String> = excess
+        .uncovered
+        .iter()
+        .map(|cost| format!("{} {}", cost.kind.as_str(), cost.subject))
+        .collect();
+    parts.extend(
+        excess
+            .exceeded
+            .iter()
+            .map(|(kind, count, most)| format!("{count} to {}, at most {most} allowed", kind.as_str())),
+    );
+    let message = format!("the plan goes beyond what {whose} allows: {}", parts.join("; "));
+    let help = if whose == "the script" {
+        format!(
+            "if it is meant, put this line into the plan script:\n{}",
+            excess.allow_line
+        )
+    } else {
+        "the profile's `budget` in clawd.toml bounds every plan; change it there if this is meant".to_owned()
+    };
+    Diagnostic::error(Code::PlanOverBudget, message).help(help)
+}
+
+/// The costs of a whole plan.
+#[must_use]
+pub fn plan_costs(plan: &Plan<Decided>) -> Vec<Cost> {
+    plan.decided()
+        .flat_map(|(_, step, decided)| costs(&step.address, &decided.decision))
+        .collect()
+}
+
+fn stale(step: &Step, found: &[Difference]) -> Diagnostic {
+    let lines: Vec<String> = found
+        .iter()
+        .map(|it| format!("{}: was {}, now {}", it.subject, it.was, it.now))
+        .collect();
+    Diagnostic::error(
+        Code::PlanStale,
+        format!("{} is not as it was shown: {}", step.address, lines.join("; ")),
+    )
+    .at(step.origin.clone())
+    .help("plan again and review what is new; nothing of this step was done")
+}
+
+/// Applies an approved plan. The caller holds the target's lock.
+///
+/// # Errors
+/// When nothing may be done at all; failures of single steps are in `Applied`.
+pub async fn apply(
+    approved: &Plan<Decided>,
+    providers: &Providers,
+    journal: &dyn Journal,
+    observer: &dyn Observer,
+    interrupt: watch::Receiver<Interrupt>,
+    options: &Options,
+) -> Result<Applied, ApplyError> {
+    let unreadable = |error: &ProviderError| {
+        ApplyError::Problems(vec![Diagnostic::error(Code::PlanRead, error.to_string())])
+    };
+    providers.clock.refresh().map_err(|error| unreadable(&error))?;
+    let recorded = Plan {
+        header: approved.header.clone(),
+        steps: approved.steps.clone(),
+        phase: Recorded,
+    };
+    let now = decide(recorded, providers).await;
+    if !now.phase.problems.is_empty() {
+        return Err(ApplyError::Problems(now.phase.problems));
+    }
+    let moved: Vec<Diagnostic> = approved
+        .decided()
+        .zip(&now.phase.decisions)
+        .filter_map(|((_, step, shown), now)| {
+            let found = differences(&shown.decision, &now.decision);
+            (!found.is_empty()).then(|| stale(step, &found))
+        })
+        .collect();
+    if !moved.is_empty() {
+        return Err(ApplyError::Stale(moved));
+    }
+    let all_costs: Vec<Cost> = options.spent.iter().cloned().chain(plan_costs(&now)).collect();
+    check_budget(&now.header, &all_costs).map_err(|excess| ApplyError::OverBudget(*excess))?;
+    let run = Run::new(approved, &now, providers, journal, observer, options);
+    Ok(run.execute(interrupt).await)
+}
+
+/// One run in progress.
+struct Run<'a> {
+    approved: &'a Plan<Decided>,
+    now: &'a Plan<Decided>,
+    providers: &'a Providers,
+    journal: &'a dyn Journal,
+    observer: &'a dyn Observer,
+    options: &'a Options,
+    ports: BTreeMap<Port, Arc<Semaphore>>,
+    log: Log<'a>,
+    /// The steps that cost budget, with their costs.
+    costly: Vec<(usize, Vec<Cost>)>,
+}
+
+/// What the scheduler knows of each step.
+struct Progress {
+    waiting: Vec<usize>,
+    outputs: Vec<Option<Value>>,
+    results: Vec<Option<StepResult>>,
+    /// What each step destroyed, replaced or formatted.
+    spent: Vec<Cost>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        approved: &'a Plan<Decided>,
+        now: &'a Plan<Decided>,
+        providers: &'a Providers,
+        journal: &'a dyn Journal,
+        observer: &'a dyn Observer,
+        options: &'a Options,
+    ) -> Self {
+        let ports = options
+            .per_port
+            .iter()
+            .map(|(port, most)| (*port, Arc::new(Semaphore::new(*most))))
+            .collect();
+        let costly = now
+            .decided()
+            .map(|(id, step, decided)| (id.index(), costs(&step.address, &decided.decision)))
+            .filter(|(_, costs)| !costs.is_empty())
+            .collect();
+        Self {
+            approved,
+            now,
+            providers,
+            journal,
+            observer,
+            options,
+            ports,
+            log: Log { journal, observer },
+            costly,
+        }
+    }
+
+    async fn execute(&self, mut interrupt: watch::Receiver<Interrupt>) -> Applied {
+        let count = self.now.steps.len();
+        let acting = self
+            .now
+            .phase
+            .decisions
+            .iter()
+            .filter(|step| step.decision.action.acts())
+            .count();
+        self.observer.event(&Event::RunStarted {
+            run: self.options.run.clone(),
+            steps: acting,
+        });
+        let dependants = dependants(self.now.steps.values());
+        let mut progress = Progress {
+            waiting: self
+                .now
+                .steps
+                .values()
+                .map(|step| step.depends_on.len())
+                .collect(),
+            outputs: vec![None; count],
+            results: vec![None; count],
+            spent: self.options.spent.clone(),
+        };
+        let mut ready: VecDeque<usize> = (0..count).filter(|index| progress.waiting[*index] == 0).collect();
+        let mut running = FuturesUnordered::new();
+        let mut stopping = false;
+        let mut listening = true;
+        loop {
+            let interrupted = *interrupt.borrow() >= Interrupt::Finish;
+            while !stopping
+                && !interrupted
+                && running.len() < self.options.parallelism
+                && let Some(index) = ready.pop_front()
+            {
+                match self.settled_before(index, &progress) {
+                    Some(result) => self.settle(index, result, None, &dependants, &mut progress, &mut ready),
+                    None => {
+                        let args = self.args(index, &progress);
+                        let spent = self.costs_so_far(index, &progress);
+                        running.push(async move { (index, self.step(index, args, spent).await) });
+                    }
+                }
+            }
+            if running.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                changed = interrupt.changed(), if listening => {
+                    // Without a sender nobody can interrupt any more; that is no interruption.
+                    listening = changed.is_ok();
+                    if *interrupt.borrow() == Interrupt::Abort {
+                        break;
+                    }
+                }
+                Some((index, outcome)) = running.next() => {
+                    let (result, outputs) = match outcome {
+                        Ok((action, outputs)) if action == Action::NoOp => (StepResult::NoOp, Some(outputs)),
+                        Ok((action, outputs)) => (StepResult::Done(action), Some(outputs)),
+                        Err(diagnostic) => {
+                            let refused = matches!(diagnostic.code, Code::PlanStale | Code::PlanOverBudget);
+                            stopping |= refused || self.options.fail_fast;
+                            (StepResult::Failed(*diagnostic), None)
+                        }
+                    };
+                    self.settle(index, result, outputs, &dependants, &mut progress, &mut ready);
+                }
+            }
+        }
+        drop(running);
+        let interrupted = *interrupt.borrow() >= Interrupt::Finish;
+        self.finish(progress, interrupted)
+    }
+
+    /// How a step ends without running, when it does.
+    fn settled_before(&self, index: usize, progress: &Progress) -> Option<StepResult> {
+        let step = &self.now.steps[index];
+        let failed = step.depends_on.iter().find(|dependency| {
+            matches!(
+                progress.results[dependency.index()],
+                Some(StepResult::Failed(_) | StepResult::Skipped(_))
+            )
+        });
+        if let Some(dependency) = failed {
+            let address = &self.now.step(*dependency).address;
+            return Some(StepResult::Skipped(format!("{address} did not succeed")));
+        }
+        (!self.now.phase.decisions[index].decision.action.acts()).then_some(StepResult::NoOp)
+    }
+
+    fn settle(
+        &self,
+        index: usize,
+        result: StepResult,
+        outputs: Option<Value>,
+        dependants: &[Vec<crate::plan::StepId>],
+        progress: &mut Progress,
+        ready: &mut VecDeque<usize>,
+    ) {
+        let step = &self.now.steps[index];
+        let decision = &self.now.phase.decisions[index].decision;
+        progress.outputs[index] = match &result {
+            StepResult::NoOp | StepResult::Done(_) => {
+                Some(outputs.unwrap_or_else(|| decision.planned.clone()))
+            }
+            StepResult::Failed(_) | StepResult::Skipped(_) => None,
+        };
+        let acted = decision.action.acts();
+        match &result {
+            StepResult::NoOp if !acted => {}
+            StepResult::NoOp => {
+                self.observer.event(&Event::StepDone {
+                    step: step.address.clone(),
+                    action: Action::NoOp,
+                });
+            }
+            StepResult::Done(action) => {
+                self.observer.event(&Event::StepDone {
+                    step: step.address.clone(),
+                    action: *action,
+                });
+                progress.spent.extend(costs(&step.address, decision));
+            }
+            StepResult::Failed(diagnostic) => {
+                let error = diagnostic.message.clone();
+                let code = diagnostic.code.to_string();
+                self.observer.event(&Event::StepFailed {
+                    step: step.address.clone(),
+                    code,
+                    error: error.clone(),
+                });
+                self.note(&Record::StepFailed {
+                    step: step.address.clone(),
+                    error,
+                });
+            }
+            StepResult::Skipped(reason) => {
+                self.observer.event(&Event::StepSkipped {
+                    step: step.address.clone(),
+                    reason: reason.clone(),
+                });
+                self.note(&Record::StepSkipped {
+                    step: step.address.clone(),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        progress.results[index] = Some(result);
+        for dependant in &dependants[index] {
+            progress.waiting[dependant.index()] -= 1;
+            if progress.waiting[dependant.index()] == 0 {
+                ready.push_back(dependant.index());
+            }
+        }
+    }
+
+    /// Writes a record that nothing waits for; a broken journal shows at the next intent.
+    fn note(&self, record: &Record) {
+        if let Err(error) = self.journal.append(record) {
+            tracing::warn!(%error, "a journal record was not written");
+        }
+    }
+
+    fn args(&self, index: usize, progress: &Progress) -> Value {
+        resolve(&self.now.steps[index].args, |reference| {
+            let producer = self.now.steps.get_index_of(&reference.step)?;
+            progress.outputs[producer].as_ref()?.get(&reference.path)
+        })
+    }
+
+    /// What was spent, and what the other steps still will: a step may use only what they leave.
+    fn costs_so_far(&self, index: usize, progress: &Progress) -> Vec<Cost> {
+        let pending = self
+            .costly
+            .iter()
+            .filter(|(other, _)| *other != index && progress.results[*other].is_none());
+        progress
+            .spent
+            .iter()
+            .cloned()
+            .chain(pending.flat_map(|(_, costs)| costs.iter().cloned()))
+            .collect()
+    }
+
+    /// Runs one step: observe, compare, act; again after failures that may pass.
+    async fn step(
+        &self,
+        index: usize,
+        args: Value,
+        others: Vec<Cost>,
+    ) -> Result<(Action, Value), Box<Diagnostic>> {
+        let step = &self.now.steps[index];
+        let shown = &self.approved.phase.decisions[index].decision;
+        let action = self.now.phase.decisions[index].decision.action;
+        let primitive = Registry::all()
+            .get(step.address.primitive())
+            .ok_or_else(|| Box::new(failure(step, &unknown_primitive(step))))?;
+        let _permit = match self.ports.get(&primitive.port) {
+            Some(port) => port.acquire().await.ok(),
+            None => None,
+        };
+        self.observer.event(&Event::StepStarted {
+            step: step.address.clone(),
+            action,
+        });
+        let timeout = step.timeout.unwrap_or(DEFAULT_TIMEOUT).duration();
+        let retries = step.retries.unwrap_or(retry::DEFAULT_RETRIES);
+        let mut attempt = 1;
+        loop {
+            let tried =
+                tokio::time::timeout(timeout, self.attempt(step, &args, shown, &others, timeout)).await;
+            let error = match tried {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(Stop::Refused(diagnostic))) => return Err(diagnostic),
+                Ok(Err(Stop::Failed(error))) => error,
+                Err(_) => StepError::Provider(timed_out(&step.address, timeout)),
+            };
+            let kind = match &error {
+                StepError::Provider(error) => error.kind,
+                StepError::Refused(_) => ErrorKind::Refused,
+            };
+            let Some(wait) = retry::backoff(kind, attempt, retries, fastrand::f64()) else {
+                return Err(Box::new(failure(step, &error)));
+            };
+            attempt += 1;
+            self.observer.event(&Event::StepRetried {
+                step: step.address.clone(),
+                attempt,
+                error: error.to_string(),
+                wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            });
+            self.providers.clock.sleep(wait).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        step: &Step,
+        args: &Value,
+        shown: &Decision,
+        others: &[Cost],
+        timeout: Duration,
+    ) -> Result<(Action, Value), Stop> {
+        let target = &self.now.header.target;
+        let observe = ObserveContext::new(self.providers, target, &step.address);
+        let (seen, decision) = survey(step, args, &observe, self.providers)
+            .await
+            .map_err(Stop::Failed)?;
+        let found = differences(shown, &decision);
+        if !found.is_empty() {
+            return Err(Stop::Refused(Box::new(stale(step, &found))));
+        }
+        let own = costs(&step.address, &decision);
+        if !own.is_empty() {
+            let all: Vec<Cost> = others.iter().chain(&own).cloned().collect();
+            check_budget(&self.now.header, &all).map_err(Stop::Refused)?;
+        }
+        if decision.action == Action::NoOp {
+            return Ok((Action::NoOp, decision.planned));
+        }
+        if decision.action == Action::Unknown {
+            let message = format!(
+                "still not decided although everything before it is applied: {}",
+                decision.reason
+            );
+            return Err(Stop::Failed(StepError::Provider(ProviderError::permanent(
+                step.address.as_str(),
+                message,
+            ))));
+        }
+        let primitive = Registry::all()
+            .get(step.address.primitive())
+            .ok_or_else(|| Stop::Failed(unknown_primitive(step)))?;
+        let cx = ApplyContext::new(self.providers, target, &step.address, &self.log, timeout);
+        let outputs = primitive
+            .operations()
+            .apply(args, &seen, &cx)
+            .await
+            .map_err(Stop::Failed)?;
+        let costs = own
+            .iter()
+            .map(|cost| format!("{} {}", cost.kind.as_str(), cost.subject))
+            .collect();
+        self.note(&Record::StepDone {
+            step: step.address.clone(),
+            action: decision.action,
+            costs,
+            outputs: outputs.clone(),
+        });
+        Ok((decision.action, outputs))
+    }
+
+    fn finish(&self, progress: Progress, interrupted: bool) -> Applied {
+        let Progress { outputs, results, .. } = progress;
+        let results = self
+            .now
+            .steps
+            .keys()
+            .zip(results)
+            .map(|(address, result)| {
+                let result = result.unwrap_or_else(|| {
+                    let reason = if interrupted {
+                        "the run was interrupted"
+                    } else {
+                        "the run stopped before it"
+                    };
+                    StepResult::Skipped(reason.to_owned())
+                });
+                (address.clone(), result)
+            })
+            .collect();
+        let known = Value::Map(self.now.header.outputs.clone()).substitute(&|reference| {
+            let producer = self.now.steps.get_index_of(&reference.step)?;
+            outputs[producer].as_ref()?.get(&reference.path)
+        });
+        let applied = Applied {
+            results,
+            outputs: known,
+            interrupted,
+        };
+        self.observer.event(&Event::RunEnded {
+            run: self.options.run.clone(),
+            status: applied.status().to_owned(),
+            done: applied.done(),
+            failed: applied.failures().count(),
+            skipped: applied.skipped(),
+        });
+        applied
+    }
+}
+
+/// Why a try ended without success.
+enum Stop {
+    /// It failed; another try may be of use.
+    Failed(StepError),
+    /// It must not be done.
+    Refused(Box<Diagnostic>),
+}
+
+fn failure(step: &Step, error: &StepError) -> Diagnostic {
+    let code = match error {
+        StepError::Provider(error) if error.kind == ErrorKind::TimedOut => Code::RunTimeout,
+        StepError::Refused(_) => Code::PlanRefused,
+        StepError::Provider(_) => Code::RunFailed,
+    };
+    let mut diagnostic =
+        Diagnostic::error(code, format!("{}: {error}", step.address)).at(step.origin.clone());
+    diagnostic.help = error.help().map(str::to_owned);
+    diagnostic
+}
+
+/// The journal and observer as primitives see them.
+struct Log<'a> {
+    journal: &'a dyn Journal,
+    observer: &'a dyn Observer,
+}
+
+#[async_trait]
+impl EffectLog for Log<'_> {
+    async fn intent(&self, step: &Address, effect: &Effect) -> Result<(), ProviderError> {
+        let record = Record::Intent {
+            step: step.clone(),
+            call: effect.call.to_owned(),
+            token: effect.token.clone(),
+            generation: effect.generation,
+        };
+        self.journal.durable(&record).await
+    }
+
+    async fn done(&self, step: &Address, effect: &Effect, result: &str) -> Result<(), ProviderError> {
+        self.journal.append(&Record::Done {
+            step: step.clone(),
+            call: effect.call.to_owned(),
+            token: effect.token.clone(),
+            result: result.to_owned(),
+        })
+    }
+
+    fn progress(&self, step: &Address, message: &str) {
+        self.observer.event(&Event::StepProgress {
+            step: step.clone(),
+            message: message.to_owned(),
+        });
+    }
+}

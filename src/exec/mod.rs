@@ -1,0 +1,15 @@
+//! L4: the executor: observes and decides a recorded plan, and applies a decided one.
+//!
+//! It knows no Rhai and prints nothing: facts go to an `Observer`, intents to a journal. Steps run as futures of
+//! one task, so nothing is shared between threads but what the ports share themselves.
+
+pub mod apply;
+pub mod journal;
+pub mod lock;
+pub mod observer;
+pub mod planner;
+pub mod retry;
+
+pub use apply::{Applied, ApplyError, Interrupt, Options, StepResult, apply};
+pub use observer::{Event, Observer};
+pub use planner::decide;

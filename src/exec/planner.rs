@@ -1,0 +1,224 @@
+//! From recorded to decided: every step is observed through reading ports and given an action, in dependency
+//! order, as many at once as allowed. Dependants see what is known of the outputs before them.
+//!
+//! A failed read is a problem, never "absent": the step is unknown, independent steps go on, the plan cannot be
+//! applied.
+
+use std::collections::VecDeque;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::retry;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::plan::graph::dependants;
+use crate::plan::{Action, Decided, Decision, Plan, Recorded, Step, StepDecision, Unmanaged};
+use crate::primitives::{ObserveContext, Registry, StepError};
+use crate::providers::Providers;
+use crate::providers::ports::Owned;
+use crate::value::{Address, Reference, Value};
+
+/// Observations at once.
+const CONCURRENCY: usize = 64;
+
+/// Observes and decides.
+pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided> {
+    let Plan {
+        header,
+        steps,
+        phase: Recorded,
+    } = plan;
+    let dependants = dependants(steps.values());
+    let mut waiting: Vec<usize> = steps.values().map(|step| step.depends_on.len()).collect();
+    let mut ready: VecDeque<usize> = (0..steps.len()).filter(|index| waiting[*index] == 0).collect();
+    let mut outcomes: Vec<Option<StepDecision>> = vec![None; steps.len()];
+    let mut problems: Vec<(usize, Diagnostic)> = Vec::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < CONCURRENCY
+            && let Some(index) = ready.pop_front()
+        {
+            let step = &steps[index];
+            let args = resolve(&step.args, |reference| {
+                let producer = steps.get_index_of(&reference.step)?;
+                outcomes[producer].as_ref()?.decision.planned.get(&reference.path)
+            });
+            let target = &header.target;
+            running.push(async move {
+                let cx = ObserveContext::new(providers, target, &step.address);
+                (index, survey(step, &args, &cx, providers).await)
+            });
+        }
+        let Some((index, surveyed)) = running.next().await else {
+            break;
+        };
+        let step = &steps[index];
+        outcomes[index] = Some(match surveyed {
+            Ok((seen, decision)) => StepDecision { decision, seen },
+            Err(error) => {
+                problems.push((index, problem(step, &error)));
+                StepDecision {
+                    decision: Decision::unknown(error.to_string()),
+                    seen: Value::Null,
+                }
+            }
+        });
+        for dependant in &dependants[index] {
+            waiting[dependant.index()] -= 1;
+            if waiting[dependant.index()] == 0 {
+                ready.push_back(dependant.index());
+            }
+        }
+    }
+    drop(running);
+    problems.sort_by_key(|(index, _)| *index);
+    let mut problems: Vec<Diagnostic> = problems.into_iter().map(|(_, problem)| problem).collect();
+    let unmanaged = match unmanaged(&header.target.fleet, providers).await {
+        Ok(owned) => owned
+            .into_iter()
+            .filter(|owned| {
+                let claimed: Option<Address> = owned.step.as_deref().and_then(|step| step.parse().ok());
+                claimed.is_none_or(|step| !steps.contains_key(&step))
+            })
+            .map(
+                |Owned {
+                     kind,
+                     id,
+                     step,
+                     size,
+                     created,
+                 }| Unmanaged {
+                    kind,
+                    id,
+                    step,
+                    size_gib: size,
+                    created,
+                },
+            )
+            .collect(),
+        Err(problem) => {
+            problems.push(problem);
+            Vec::new()
+        }
+    };
+    let decisions = outcomes
+        .into_iter()
+        .map(|outcome| outcome.expect("the graph is acyclic, so every step was reached"))
+        .collect();
+    let mut plan = Plan {
+        header,
+        steps,
+        phase: Decided {
+            decisions,
+            unmanaged,
+            problems,
+        },
+    };
+    leave_out_what_nobody_needs(&mut plan);
+    plan
+}
+
+/// Arguments with everything filled in that `known` knows.
+pub(super) fn resolve<'v>(args: &Value, known: impl Fn(&Reference) -> Option<&'v Value>) -> Value {
+    args.substitute(&known)
+}
+
+/// Observes and decides one step, trying again what may pass.
+pub(super) async fn survey(
+    step: &Step,
+    args: &Value,
+    cx: &ObserveContext<'_>,
+    providers: &Providers,
+) -> Result<(Value, Decision), StepError> {
+    let primitive = Registry::all()
+        .get(step.address.primitive())
+        .ok_or_else(|| unknown_primitive(step))?;
+    let mut attempt = 1;
+    loop {
+        match primitive.operations().survey(args, cx).await {
+            Err(StepError::Provider(error)) => {
+                let Some(wait) = retry::backoff(error.kind, attempt, retry::DEFAULT_RETRIES, fastrand::f64())
+                else {
+                    return Err(StepError::Provider(error));
+                };
+                attempt += 1;
+                providers.clock.sleep(wait).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A plan file can name a primitive that this clawd does not have.
+pub(super) fn unknown_primitive(step: &Step) -> StepError {
+    StepError::Provider(crate::providers::ProviderError::permanent(
+        step.address.as_str(),
+        format!("this clawd has no primitive `{}`", step.address.primitive()),
+    ))
+}
+
+async fn unmanaged(fleet: &str, providers: &Providers) -> Result<Vec<Owned>, Diagnostic> {
+    let mut attempt = 1;
+    loop {
+        match providers.ec2.owned(fleet).await {
+            Ok(owned) => return Ok(owned),
+            Err(error) => {
+                let Some(wait) = retry::backoff(error.kind, attempt, retry::DEFAULT_RETRIES, fastrand::f64())
+                else {
+                    let message = format!("the fleet's resources cannot be listed: {error}");
+                    return Err(Diagnostic::error(Code::PlanRead, message));
+                };
+                attempt += 1;
+                providers.clock.sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn problem(step: &Step, error: &StepError) -> Diagnostic {
+    let code = match error {
+        StepError::Refused(_) => Code::PlanRefused,
+        StepError::Provider(_) => Code::PlanRead,
+    };
+    let mut diagnostic =
+        Diagnostic::error(code, format!("{}: {error}", step.address)).at(step.origin.clone());
+    diagnostic.help = error.help().map(str::to_owned);
+    diagnostic
+}
+
+/// What only yields outputs is left undone when nothing that acts needs them: a machine with an empty store does
+/// not rebuild the image of an AMI that exists. Walks backwards, so that whole chains fall away.
+fn leave_out_what_nobody_needs(plan: &mut Plan<Decided>) {
+    let dependants = dependants(plan.steps.values());
+    let needed_by_outputs = unknown_outputs(plan);
+    for index in (0..plan.steps.len()).rev() {
+        let decisions = &mut plan.phase.decisions;
+        let on_demand = std::mem::take(&mut decisions[index].decision.on_demand);
+        if !on_demand || dependants[index].is_empty() || needed_by_outputs.contains(&index) {
+            continue;
+        }
+        let needed = dependants[index]
+            .iter()
+            .any(|dependant| decisions[dependant.index()].decision.action.acts());
+        if !needed {
+            let decision = &mut decisions[index].decision;
+            decision.action = Action::NoOp;
+            decision.reason = "not needed: no step that acts uses it".to_owned();
+            decision.changes.clear();
+        }
+    }
+}
+
+/// Steps whose unknown outputs the plan's outputs show.
+fn unknown_outputs(plan: &Plan<Decided>) -> std::collections::BTreeSet<usize> {
+    let mut found = std::collections::BTreeSet::new();
+    Value::Map(plan.header.outputs.clone()).references(&mut |reference| {
+        if let Some(index) = plan.steps.get_index_of(&reference.step) {
+            let planned = &plan.phase.decisions[index].decision.planned;
+            if planned.get(&reference.path).is_none_or(Value::has_unknown) {
+                found.insert(index);
+            }
+        }
+    });
+    found
+}

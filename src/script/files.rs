@@ -1,0 +1,161 @@
+//! The project's files as a script may see them: inside the root, through no link that leaves it, UTF-8, of
+//! bounded size. Every file read is part of the inputs' digest, and its text is kept to quote from.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use super::FileName;
+use super::tokens::has_private;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::plan::digest::sha256_hex;
+
+/// The texts of scripts and modules by the name diagnostics use.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(BTreeMap<FileName, Arc<str>>);
+
+impl Sources {
+    /// The text of a file.
+    #[must_use]
+    pub fn get(&self, file: &str) -> Option<&Arc<str>> {
+        self.0.get(file)
+    }
+
+    /// Adds a text.
+    pub fn insert(&mut self, file: FileName, text: Arc<str>) {
+        self.0.insert(file, text);
+    }
+
+    /// Length in characters of the word, number or string that begins at a place; 1 for anything else, 0
+    /// when the place is not in a known text.
+    pub(super) fn word_length(&self, file: &str, line: u32, column: u32) -> u32 {
+        let Some(text) = self.get(file) else { return 0 };
+        let Some(line) = text.lines().nth(line.saturating_sub(1) as usize) else {
+            return 0;
+        };
+        let rest: Vec<char> = line.chars().skip(column.saturating_sub(1) as usize).collect();
+        let word = |c: &char| c.is_alphanumeric() || *c == '_';
+        let length = match rest.first() {
+            None => 0,
+            Some(quote @ ('"' | '`')) => {
+                let mut escaped = false;
+                let end = rest.iter().skip(1).position(|c| {
+                    let ends = c == quote && !escaped;
+                    escaped = *c == '\\' && !escaped;
+                    ends
+                });
+                end.map_or(1, |end| end + 2)
+            }
+            Some(c) if word(c) => rest.iter().take_while(|c| word(c)).count(),
+            Some(_) => 1,
+        };
+        u32::try_from(length).unwrap_or(1)
+    }
+}
+
+/// The project of one evaluation.
+#[derive(Debug)]
+pub struct Project {
+    root: PathBuf,
+    max_bytes: usize,
+    sources: RefCell<Sources>,
+    digests: RefCell<BTreeMap<String, String>>,
+}
+
+impl Project {
+    pub(super) fn new(root: PathBuf, max_bytes: usize) -> Self {
+        Self {
+            root,
+            max_bytes,
+            sources: RefCell::default(),
+            digests: RefCell::default(),
+        }
+    }
+
+    pub(super) fn sources(&self) -> std::cell::Ref<'_, Sources> {
+        self.sources.borrow()
+    }
+
+    /// Digests of all files that were read, by path.
+    pub(super) fn digests(&self) -> BTreeMap<String, String> {
+        self.digests.borrow().clone()
+    }
+
+    /// Keeps a text to quote from.
+    pub(super) fn keep_source(&self, file: &FileName, text: Arc<str>) {
+        self.sources.borrow_mut().insert(Arc::clone(file), text);
+    }
+
+    /// Reads a file of the project.
+    pub(super) fn read(&self, path: &str) -> Result<String, Diagnostic> {
+        let relative = Path::new(path);
+        let outside = |why: &str| {
+            Diagnostic::error(Code::ScriptOutside, format!("`{}` {why}", path.escape_debug()))
+                .help("scripts read files inside the project only, by a path relative to its root")
+        };
+        if relative.is_absolute() {
+            return Err(outside("is an absolute path"));
+        }
+        if relative
+            .components()
+            .any(|part| matches!(part, Component::ParentDir))
+        {
+            return Err(outside("leads upwards with `..`"));
+        }
+        if relative.components().next() == Some(Component::Normal(".clawd".as_ref())) {
+            return Err(outside("is clawd's own state, which differs from run to run"));
+        }
+        let unreadable = |error: &std::io::Error| {
+            Diagnostic::error(
+                Code::ScriptFile,
+                format!("cannot read `{}`: {error}", path.escape_debug()),
+            )
+            .help("paths are relative to the project's root")
+        };
+        let root = self.root.canonicalize().map_err(|error| unreadable(&error))?;
+        let real = root
+            .join(relative)
+            .canonicalize()
+            .map_err(|error| unreadable(&error))?;
+        if !real.starts_with(&root) {
+            return Err(outside("leads out of the project through a link"));
+        }
+        let metadata = fs::metadata(&real).map_err(|error| unreadable(&error))?;
+        if !metadata.is_file() {
+            return Err(Diagnostic::error(
+                Code::ScriptFile,
+                format!("`{}` is not a regular file", path.escape_debug()),
+            ));
+        }
+        if metadata.len() > self.max_bytes as u64 {
+            let message = format!(
+                "`{path}` has {} bytes, at most {} are read",
+                metadata.len(),
+                self.max_bytes
+            );
+            return Err(Diagnostic::error(Code::ScriptLimit, message)
+                .help("raise `max_string_bytes` under `[limits]` in clawd.toml"));
+        }
+        let bytes = fs::read(&real).map_err(|error| unreadable(&error))?;
+        self.digests
+            .borrow_mut()
+            .insert(path.to_owned(), sha256_hex(&bytes));
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Diagnostic::error(Code::ScriptFile, format!("`{path}` is not UTF-8 text")))?;
+        if has_private(&text) {
+            return Err(forged(path));
+        }
+        Ok(text)
+    }
+}
+
+/// A text that holds characters of tokens.
+pub(super) fn forged(what: &str) -> Diagnostic {
+    Diagnostic::error(
+        Code::ScriptForgedToken,
+        format!("`{what}` holds private-use characters (U+E000 to U+E0FF)"),
+    )
+    .help("clawd uses them to mark values not known yet; remove them")
+}
