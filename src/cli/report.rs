@@ -21,7 +21,8 @@ pub(super) fn render(diagnostic: &Diagnostic, sources: &Sources, color: bool) ->
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_width(WIDTH)
-        .with_context_lines(1);
+        .with_context_lines(1)
+        .with_wrap_lines(false);
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = handler.render_report(&mut text, &Shown::new(diagnostic, sources));

@@ -448,7 +448,16 @@ output("volume", mount.volume_id);"#;
                 format!("{} was created and is not mounted yet", volume.id),
             )
         } else {
-            (Action::Update, format!("{} is not as the script says", volume.id))
+            let what: Vec<&str> = changes
+                .iter()
+                .filter_map(|change| match change.path.as_str() {
+                    "instance" => Some("attach to another instance"),
+                    "size_gib" => Some("grow"),
+                    "path" => Some("mount"),
+                    _ => None,
+                })
+                .collect();
+            (Action::Update, format!("{}: {}", volume.id, what.join(", ")))
         };
         Ok(Decision::new(action, reason, planned).changes(changes))
     }

@@ -250,7 +250,7 @@ fn warn(session: &Session, cx: &NativeCallContext<'_>, message: &str) -> Native<
 
 fn allow(session: &Session, cx: &NativeCallContext<'_>, budget: RhaiMap) -> Native<()> {
     let fail = |code: Code, message: String| stop(session, cx, Diagnostic::error(code, message));
-    if cx.call_level() > 0 || session.file(cx) != session.main {
+    if !session.is_top_level(cx) {
         return Err(fail(
             Code::ScriptMisplaced,
             "`allow` stands at the top level of the plan script only, where a reviewer looks".to_owned(),

@@ -17,6 +17,9 @@ use crate::diagnostic::{Code, Diagnostic, Origin};
 use crate::plan::Recorder;
 use crate::value::Reference;
 
+/// Rhai's call level of a native function that a script calls outside its own functions.
+const TOP_LEVEL: usize = 1;
+
 /// A shared session.
 pub(super) type Shared = Rc<Session>;
 
@@ -76,6 +79,11 @@ impl Session {
         }
     }
 
+    /// Whether a call stands in the plan script itself, outside its functions.
+    pub(super) fn is_top_level(&self, cx: &NativeCallContext<'_>) -> bool {
+        cx.call_level() <= TOP_LEVEL && self.file(cx) == self.main
+    }
+
     /// The place of a call: the callee's name.
     pub(super) fn call_origin(&self, cx: &NativeCallContext<'_>) -> Origin {
         self.origin(&self.file(cx), cx.call_position())
@@ -97,7 +105,7 @@ impl Session {
             let mut problems = self.problems.borrow_mut();
             problems.push(Found {
                 diagnostic: diagnostic.clone(),
-                nested: cx.call_level() > 0,
+                nested: !self.is_top_level(cx),
             });
             problems.len()
         };

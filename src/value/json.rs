@@ -9,6 +9,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 
+use super::typed::WHOLE;
 use super::{Map, Part, Reference, Value};
 
 const REF: &str = "$ref";
@@ -54,32 +55,50 @@ impl Serialize for Part {
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Int(value) => serializer.serialize_i64(*value),
-            Self::Float(value) => serializer.serialize_f64(*value),
-            Self::String(value) => serializer.serialize_str(value),
-            Self::List(items) => {
+        serializer.serialize_newtype_struct(WHOLE, &Tree(self))
+    }
+}
+
+/// The JSON form of a value, whatever the serializer makes of newtypes.
+struct Tree<'a>(&'a Value);
+
+impl Serialize for Tree<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Int(value) => serializer.serialize_i64(*value),
+            Value::Float(value) => serializer.serialize_f64(*value),
+            Value::String(value) => serializer.serialize_str(value),
+            Value::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
                 for item in items {
                     list.serialize_element(item)?;
                 }
                 list.end()
             }
-            Self::Map(map) => map.serialize(serializer),
-            Self::Ref(reference) => leaf(serializer, REF, &Shown(reference)),
-            Self::Template(parts) => leaf(serializer, TEMPLATE, &**parts),
-            Self::Secret(name) => leaf(serializer, SECRET, name),
-            Self::Unknown => leaf(serializer, UNKNOWN, &true),
+            Value::Map(map) => map.serialize(serializer),
+            Value::Ref(reference) => leaf(serializer, REF, &Shown(reference)),
+            Value::Template(parts) => leaf(serializer, TEMPLATE, &**parts),
+            Value::Secret(name) => leaf(serializer, SECRET, name),
+            Value::Unknown => leaf(serializer, UNKNOWN, &true),
         }
     }
 }
 
 impl Serialize for Map {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.len()))?;
-        for (key, value) in self.iter() {
+        serializer.serialize_newtype_struct(WHOLE, &Entries(self))
+    }
+}
+
+/// The entries of a map with their keys escaped.
+struct Entries<'a>(&'a Map);
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in self.0.iter() {
             if key.starts_with('$') {
                 map.serialize_entry(&format!("${key}"), value)?;
             } else {
@@ -92,7 +111,7 @@ impl Serialize for Map {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_newtype_struct(super::typed::WHOLE, ValueVisitor)
+        deserializer.deserialize_newtype_struct(WHOLE, ValueVisitor)
     }
 }
 

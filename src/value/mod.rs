@@ -9,6 +9,7 @@ mod json;
 mod map;
 mod path;
 mod typed;
+mod write;
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ pub(super) const WHOLE: &str = "clawd::Value";
 /// Why a value is not of the wanted type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct TypedError(String);
+pub struct TypedError(pub(super) String);
 
 impl serde::de::Error for TypedError {
     fn custom<T: fmt::Display>(message: T) -> Self {
@@ -41,9 +41,7 @@ pub fn to_typed<T: DeserializeOwned>(value: &Value) -> Result<T, TypedError> {
 /// # Errors
 /// When the item has no JSON form or holds a number that is too large.
 pub fn from_typed<T: Serialize>(item: &T) -> Result<Value, TypedError> {
-    serde_json::to_value(item)
-        .and_then(serde_json::from_value)
-        .map_err(|error| TypedError(error.to_string()))
+    item.serialize(super::write::Writer)
 }
 
 /// Turns plain JSON into a value: a `$` key is data here, never a leaf.

@@ -134,8 +134,9 @@ impl Ec2Read for Sim {
         self.faults.read("ec2 DescribeImages")?;
         let now = self.now();
         Ok(self.world.read(|tables| {
-            tables
-                .table("image")
+            let found = tables.tagged("image", tags);
+            found
+                .into_iter()
                 .filter_map(|record| image_at(record, now))
                 .filter(|image| carries(&image.tags, tags))
                 .collect()
@@ -145,12 +146,9 @@ impl Ec2Read for Sim {
     async fn image_named(&self, name: &str) -> Answer<Option<Image>> {
         self.faults.read("ec2 DescribeImages")?;
         let now = self.now();
-        Ok(self.world.read(|tables| {
-            tables
-                .table("image")
-                .filter_map(|record| image_at(record, now))
-                .find(|image| image.name == name)
-        }))
+        Ok(self
+            .world
+            .read(|tables| tables.image_named(name).and_then(|record| image_at(record, now))))
     }
 
     async fn snapshot(&self, id: &str) -> Answer<Option<Snapshot>> {
@@ -166,16 +164,10 @@ impl Ec2Read for Sim {
     async fn volumes(&self, tags: &[(&str, &str)]) -> Answer<Vec<Volume>> {
         self.faults.read("ec2 DescribeVolumes")?;
         let now = self.now();
-        let step = tags
-            .iter()
-            .find(|(key, _)| *key == TAG_STEP)
-            .map(|(_, step)| *step);
         Ok(self.world.read(|tables| {
+            let found = tables.tagged("volume", tags);
             let at = |record| volume_at(tables, record, now).filter(|volume| carries(&volume.tags, tags));
-            match step {
-                Some(step) => tables.volumes_of_step(step).filter_map(at).collect(),
-                None => tables.table("volume").filter_map(at).collect(),
-            }
+            found.into_iter().filter_map(at).collect()
         }))
     }
 
@@ -258,10 +250,7 @@ impl Ec2 for Sim {
         let now = self.now();
         self.faults.write(OPERATION, || {
             self.world.commit(now, |draft| {
-                let taken = draft
-                    .tables()
-                    .table("image")
-                    .any(|record| matches!(record, Record::Image { row, .. } if row.name == request.name));
+                let taken = draft.tables().image_named(&request.name).is_some();
                 if taken {
                     return Err(refuse(
                         OPERATION,

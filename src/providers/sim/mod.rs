@@ -12,9 +12,10 @@ mod nix;
 mod tofu;
 mod world;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,6 +45,8 @@ pub(crate) struct Sim {
     /// The virtual clock in milliseconds since the epoch.
     now_ms: AtomicI64,
     faults: faults::Injector,
+    /// Contents of flakes' files by directory, until the next refresh.
+    flakes: Mutex<HashMap<String, Arc<[u8]>>>,
 }
 
 impl Sim {
@@ -78,6 +81,7 @@ pub fn providers(
         settings,
         now_ms,
         faults,
+        flakes: Mutex::default(),
     });
     Ok(Providers {
         nix: Arc::clone(&sim) as Arc<_>,
@@ -106,6 +110,7 @@ impl Clock for Sim {
 
     fn refresh(&self) -> Answer<()> {
         self.world.refresh()?;
+        self.flakes.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let stored = self.world.read(|tables| tables.now).saturating_mul(1000);
         self.now_ms.fetch_max(stored, Ordering::Relaxed);
         Ok(())

@@ -2,6 +2,7 @@
 //! `flake.nix` makes another image, as it does in nix.
 
 use std::fs;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 
@@ -20,6 +21,21 @@ const SIZE: Bytes = Bytes(3 << 30);
 
 /// The files of a flake that make another image when they change.
 const FLAKE_FILES: [&str; 2] = ["flake.nix", "flake.lock"];
+
+impl Sim {
+    /// The content of a flake's files, read once per look at the world.
+    fn flake_files(&self, dir: &str) -> Arc<[u8]> {
+        let mut known = self.flakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(content) = known.get(dir) {
+            return Arc::clone(content);
+        }
+        // A flake elsewhere, by URL, has no files here; its reference alone is its identity.
+        let read = |name: &&str| fs::read(self.root.join(dir).join(name)).unwrap_or_default();
+        let content: Arc<[u8]> = FLAKE_FILES.iter().flat_map(read).collect();
+        known.insert(dir.to_owned(), Arc::clone(&content));
+        content
+    }
+}
 
 #[async_trait]
 impl NixRead for Sim {
@@ -46,12 +62,7 @@ impl NixRead for Sim {
         };
         let mut identity = serde_json::to_vec(source)
             .map_err(|error| ProviderError::permanent("nix eval", error.to_string()))?;
-        for name in FLAKE_FILES {
-            // A flake elsewhere, by URL, has no files here; its reference alone is its identity.
-            if let Ok(content) = fs::read(self.root.join(dir).join(name)) {
-                identity.extend_from_slice(&content);
-            }
-        }
+        identity.extend_from_slice(&self.flake_files(dir));
         let hash = sha256_hex(&identity);
         Ok(Derivation {
             drv_path: format!("/nix/store/{}-{attribute}.drv", &hash[32..]),

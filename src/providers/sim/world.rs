@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
-    Answer, BuiltImage, Image, Instance, MemoryStatus, MountReport, Snapshot, TAG_STEP, Volume,
+    Answer, BuiltImage, Image, Instance, MemoryStatus, MountReport, Snapshot, TAG_CONTENT, TAG_STEP, Volume,
 };
 use crate::value::{Map, Value};
 
@@ -117,21 +117,37 @@ pub(super) struct Tables {
     pub(super) now: i64,
     next_id: u64,
     rows: BTreeMap<(&'static str, String), Record>,
-    /// Volumes by the step in their tags.
-    volumes_by_step: BTreeMap<String, BTreeSet<String>>,
+    /// Rows by what they are looked up by: the tags of step and content, and the names of images. A row keeps
+    /// its place under a tag that changed since, so who looks up filters again.
+    index: BTreeMap<(&'static str, &'static str, String), BTreeSet<String>>,
 }
+
+/// The index key of image names.
+const NAME: &str = "name";
 
 impl Tables {
     fn put(&mut self, record: Record) {
-        if let Record::Volume { row, .. } = &record
-            && let Some(step) = row.tags.get(TAG_STEP)
-        {
-            self.volumes_by_step
-                .entry(step.clone())
-                .or_default()
-                .insert(row.id.clone());
+        let place = record.place();
+        let tags = match &record {
+            Record::Image { row, .. } => {
+                self.index
+                    .entry(("image", NAME, row.name.clone()))
+                    .or_default()
+                    .insert(row.id.clone());
+                Some(&row.tags)
+            }
+            Record::Volume { row, .. } => Some(&row.tags),
+            _ => None,
+        };
+        for key in [TAG_STEP, TAG_CONTENT] {
+            if let Some(value) = tags.and_then(|tags| tags.get(key)) {
+                self.index
+                    .entry((place.0, key, value.clone()))
+                    .or_default()
+                    .insert(place.1.clone());
+            }
         }
-        self.rows.insert(record.place(), record);
+        self.rows.insert(place, record);
     }
 
     pub(super) fn get(&self, table: &'static str, key: &str) -> Option<&Record> {
@@ -146,13 +162,28 @@ impl Tables {
             .map(|(_, row)| row)
     }
 
-    /// The volumes whose tags name this step. Tags may have changed since, so the caller filters again.
-    pub(super) fn volumes_of_step(&self, step: &str) -> impl Iterator<Item = &Record> {
-        self.volumes_by_step
-            .get(step)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.get("volume", id))
+    /// The rows of a table that may carry all these tags; the caller filters.
+    pub(super) fn tagged<'a>(&'a self, table: &'static str, tags: &[(&str, &str)]) -> Vec<&'a Record> {
+        let indexed = tags.iter().find_map(|(key, value)| {
+            let key = [TAG_STEP, TAG_CONTENT].into_iter().find(|known| known == key)?;
+            Some((table, key, (*value).to_owned()))
+        });
+        match indexed {
+            Some(place) => self
+                .index
+                .get(&place)
+                .into_iter()
+                .flatten()
+                .filter_map(|id| self.get(table, id))
+                .collect(),
+            None => self.table(table).collect(),
+        }
+    }
+
+    /// The image with a name.
+    pub(super) fn image_named(&self, name: &str) -> Option<&Record> {
+        let ids = self.index.get(&("image", NAME, name.to_owned()))?;
+        ids.iter().find_map(|id| self.get("image", id))
     }
 }
 
