@@ -43,10 +43,7 @@ impl Address {
     pub fn new(primitive: &str, name: &str) -> Result<Self, AddressError> {
         check_name(name)?;
         let dot = u32::try_from(primitive.len()).map_err(|_| AddressError::Shape(primitive.to_owned()))?;
-        Ok(Self {
-            text: format!("{primitive}.{name}").into(),
-            dot,
-        })
+        Ok(Self { text: format!("{primitive}.{name}").into(), dot })
     }
 
     /// The primitive's name, `import_ami`.
@@ -112,9 +109,7 @@ impl Serialize for Address {
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -125,25 +120,13 @@ mod tests {
     #[test]
     fn parts_of_an_address() {
         let address: Address = "mount_volume.CLAWDINATOR-1".parse().expect("a valid address");
-        assert_eq!(
-            (address.primitive(), address.name()),
-            ("mount_volume", "CLAWDINATOR-1")
-        );
+        assert_eq!((address.primitive(), address.name()), ("mount_volume", "CLAWDINATOR-1"));
         assert_eq!(address.to_string(), "mount_volume.CLAWDINATOR-1");
     }
 
     #[test]
     fn bad_names_are_refused() {
-        for name in [
-            "",
-            "-a",
-            ".a",
-            "a b",
-            "a/b",
-            "ä",
-            "a#b",
-            &"x".repeat(MAX_NAME + 1),
-        ] {
+        for name in ["", "-a", ".a", "a b", "a/b", "ä", "a#b", &"x".repeat(MAX_NAME + 1)] {
             assert!(Address::new("import_ami", name).is_err(), "{name:?}");
         }
         assert!("noname".parse::<Address>().is_err());

@@ -191,13 +191,7 @@ impl Origin {
     /// A place without length and without calls.
     #[must_use]
     pub fn at(file: Arc<str>, line: u32, column: u32) -> Self {
-        Self {
-            file,
-            line,
-            column,
-            length: 0,
-            stack: Box::default(),
-        }
+        Self { file, line, column, length: 0, stack: Box::default() }
     }
 }
 
@@ -272,10 +266,7 @@ impl Diagnostic {
     /// A warning.
     #[must_use]
     pub fn warning(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(code, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(code, message) }
     }
 
     /// Says where.
@@ -302,21 +293,15 @@ impl Diagnostic {
     /// Points at a second place.
     #[must_use]
     pub fn related(mut self, message: impl Into<String>, origin: Origin) -> Self {
-        self.related.push(Related {
-            message: message.into(),
-            origin,
-        });
+        self.related.push(Related { message: message.into(), origin });
         self
     }
 
     /// Offers a replacement for the text at the origin.
     #[must_use]
     pub fn fix(mut self, description: impl Into<String>, replacement: impl Into<String>) -> Self {
-        self.fix = Some(Fix {
-            description: description.into(),
-            origin: None,
-            replacement: replacement.into(),
-        });
+        self.fix =
+            Some(Fix { description: description.into(), origin: None, replacement: replacement.into() });
         self
     }
 }

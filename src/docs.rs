@@ -37,11 +37,7 @@ pub fn markdown() -> String {
     }
     out.push_str("## Functions\n");
     for builtin in &BUILTINS {
-        let _ = writeln!(
-            out,
-            "\n### {}\n\n`{}`\n\n{}",
-            builtin.name, builtin.signature, builtin.doc
-        );
+        let _ = writeln!(out, "\n### {}\n\n`{}`\n\n{}", builtin.name, builtin.signature, builtin.doc);
     }
     out.push('\n');
     out.push_str(&codes());
@@ -60,10 +56,7 @@ pub fn codes() -> String {
 
 fn page(primitive: &Registered) -> String {
     let mut out = format!("### {}\n\n{}\n", primitive.name, primitive.summary);
-    let _ = writeln!(
-        out,
-        "\nArguments:\n\n| name | type | default | meaning |\n|---|---|---|---|"
-    );
+    let _ = writeln!(out, "\nArguments:\n\n| name | type | default | meaning |\n|---|---|---|---|");
     for field in primitive.args.fields() {
         let default = match (&field.default, field.required) {
             (_, true) => "required".to_owned(),
@@ -83,10 +76,7 @@ fn page(primitive: &Registered) -> String {
         "\nOutputs, of type `{}`:\n\n| name | type | meaning |\n|---|---|---|",
         primitive.outputs.title()
     );
-    for Field {
-        name, schema, doc, ..
-    } in primitive.outputs.fields()
-    {
+    for Field { name, schema, doc, .. } in primitive.outputs.fields() {
         let _ = writeln!(out, "| `{name}` | {} | {} |", cell(&schema.describe()), cell(doc));
     }
     let _ = writeln!(out, "\nExample:\n\n```rhai\n{}\n```", primitive.example);
@@ -133,12 +123,8 @@ pub fn rhai_definitions() -> String {
                 field.doc.replace('\n', " ")
             );
         }
-        let _ = writeln!(
-            out,
-            "fn {}(name: String, args: Map) -> {};",
-            primitive.name,
-            primitive.outputs.title()
-        );
+        let _ =
+            writeln!(out, "fn {}(name: String, args: Map) -> {};", primitive.name, primitive.outputs.title());
     }
     for builtin in &BUILTINS {
         let signature = builtin

@@ -62,12 +62,8 @@ impl fmt::Display for GiB {
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, hours, minutes, seconds) = (
-            self.0 / 86_400,
-            self.0 / 3_600 % 24,
-            self.0 / 60 % 60,
-            self.0 % 60,
-        );
+        let (days, hours, minutes, seconds) =
+            (self.0 / 86_400, self.0 / 3_600 % 24, self.0 / 60 % 60, self.0 % 60);
         match (days, hours, minutes) {
             (0, 0, 0) => write!(f, "{seconds}s"),
             (0, 0, _) if seconds == 0 => write!(f, "{minutes}m"),
@@ -103,12 +99,7 @@ impl FromStr for Seconds {
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refuse());
         }
-        digits
-            .parse::<u64>()
-            .ok()
-            .and_then(|count| count.checked_mul(factor))
-            .map(Self)
-            .ok_or_else(refuse)
+        digits.parse::<u64>().ok().and_then(|count| count.checked_mul(factor)).map(Self).ok_or_else(refuse)
     }
 }
 
@@ -118,13 +109,7 @@ mod tests {
 
     #[test]
     fn durations_read_back() {
-        for (text, seconds) in [
-            ("90", 90),
-            ("90s", 90),
-            ("15m", 900),
-            ("2h", 7_200),
-            ("1d", 86_400),
-        ] {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7_200), ("1d", 86_400)] {
             assert_eq!(text.parse(), Ok(Seconds(seconds)), "{text}");
         }
         for text in ["", "s", "-1s", "1.5h", "99999999999999999999d", "1w"] {

@@ -51,7 +51,7 @@ pub(super) fn read_plan(path: &Path) -> Result<Plan<Decided>, Diagnostic> {
 pub(super) fn check_target(workspace: &Workspace, plan: &Plan<Decided>) -> Result<(), Diagnostic> {
     let (made, here) = (&plan.header.target, &workspace.profile.target);
     if made == here {
-        return Ok(());
+        return check_rights(workspace, plan);
     }
     let show = |target: &crate::plan::Target| {
         format!(
@@ -66,11 +66,32 @@ pub(super) fn check_target(workspace: &Workspace, plan: &Plan<Decided>) -> Resul
     .help("apply it in the project it was made in, or make it again"))
 }
 
+/// The profile may have been narrowed since the plan was made.
+fn check_rights(workspace: &Workspace, plan: &Plan<Decided>) -> Result<(), Diagnostic> {
+    let profile = &workspace.profile;
+    let narrowed = |message: String| {
+        Diagnostic::error(Code::FileTarget, message)
+            .help("the profile in clawd.toml was changed since: plan again")
+    };
+    if plan.header.profile_budget != profile.budget {
+        return Err(narrowed(format!(
+            "the plan was made under another budget of profile {}",
+            profile.target.profile
+        )));
+    }
+    let allowed =
+        |name: &str| profile.primitives.as_ref().is_none_or(|names| names.iter().any(|known| known == name));
+    match plan.steps.keys().find(|address| !allowed(address.primitive())) {
+        Some(address) => {
+            Err(narrowed(format!("the profile no longer lets plans use `{}`", address.primitive())))
+        }
+        None => Ok(()),
+    }
+}
+
 pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outcome {
     let plan = read_plan(&args.file)?;
-    let workspace = Workspace::here(&ProfileArgs {
-        profile: Some(plan.header.target.profile.clone()),
-    })?;
+    let workspace = Workspace::here(&ProfileArgs { profile: Some(plan.header.target.profile.clone()) })?;
     check_target(&workspace, &plan)?;
     let providers = workspace.providers()?;
     if args.format == execute::Format::Human {

@@ -61,10 +61,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
             }
         }
     }
-    let usage = failed
-        .iter()
-        .flat_map(|failure| &failure.diagnostics)
-        .any(|found| found.code == Code::Usage);
+    let usage = failed.iter().flat_map(|failure| &failure.diagnostics).any(|found| found.code == Code::Usage);
     Ok(match (failed.is_empty(), usage) {
         (true, _) => Exit::Done,
         (false, true) => Exit::Usage,
@@ -76,19 +73,13 @@ fn check(script: &std::path::Path, args: &Args) -> Result<(String, usize, Vec<Di
     let mut params = std::collections::BTreeMap::new();
     for param in &args.params {
         let (name, value) = param.split_once('=').ok_or_else(|| {
-            Diagnostic::error(
-                Code::Usage,
-                format!("`--param {}` is not NAME=VALUE", param.escape_debug()),
-            )
+            Diagnostic::error(Code::Usage, format!("`--param {}` is not NAME=VALUE", param.escape_debug()))
         })?;
         params.insert(name.to_owned(), Given::Text(value.to_owned()));
     }
     let (workspace, name) = Workspace::of_script(script, &args.profile)?;
     match workspace.evaluate(&name, params) {
         Ok(evaluation) => Ok((name, evaluation.plan.steps.len(), evaluation.warnings)),
-        Err(failure) => Err(Box::new(Failed {
-            diagnostics: failure.diagnostics,
-            sources: failure.sources,
-        })),
+        Err(failure) => Err(Box::new(Failed { diagnostics: failure.diagnostics, sources: failure.sources })),
     }
 }

@@ -117,9 +117,8 @@ impl Config {
             Err(error) => return Err(invalid(format!("cannot read {}: {error}", path.display()))),
         };
         let config: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| {
-                text[..span.start.min(text.len())].matches('\n').count() + 1
-            });
+            let line =
+                error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             invalid(format!("{FILE}:{line}: {}", error.message().trim()))
         })?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -138,10 +137,7 @@ impl Config {
         let name = name.unwrap_or(&self.profile);
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || !name.chars().all(plain) {
-            return Err(invalid(format!(
-                "`{}` is not a profile's name",
-                name.escape_debug()
-            )));
+            return Err(invalid(format!("`{}` is not a profile's name", name.escape_debug())));
         }
         match self.profiles.get(name) {
             Some(profile) => profile.checked(name, &self.fleet),
@@ -192,12 +188,7 @@ impl ProfileConfig {
             )));
         }
         let registry = crate::primitives::Registry::all();
-        if let Some(unknown) = self
-            .primitives
-            .iter()
-            .flatten()
-            .find(|name| registry.get(name).is_none())
-        {
+        if let Some(unknown) = self.primitives.iter().flatten().find(|name| registry.get(name).is_none()) {
             let help = nearest(unknown, registry.names())
                 .map_or_else(String::new, |near| format!("did you mean `{near}`?"));
             return Err(wrong(format!("there is no primitive `{unknown}`")).help(help));
@@ -205,21 +196,12 @@ impl ProfileConfig {
         if let Some(budget) = &self.budget {
             budget.check_globs().map_err(|error| wrong(error.to_string()))?;
         }
-        let Concurrency {
-            nix,
-            ec2,
-            tofu,
-            hosts,
-        } = self.concurrency;
-        let per_port: BTreeMap<Port, usize> = [
-            (Port::Nix, nix),
-            (Port::Ec2, ec2),
-            (Port::Tofu, tofu),
-            (Port::Hosts, hosts),
-        ]
-        .into_iter()
-        .filter_map(|(port, most)| most.map(|most| (port, most)))
-        .collect();
+        let Concurrency { nix, ec2, tofu, hosts } = self.concurrency;
+        let per_port: BTreeMap<Port, usize> =
+            [(Port::Nix, nix), (Port::Ec2, ec2), (Port::Tofu, tofu), (Port::Hosts, hosts)]
+                .into_iter()
+                .filter_map(|(port, most)| most.map(|most| (port, most)))
+                .collect();
         if self.parallelism == Some(0) || per_port.values().any(|most| *most == 0) {
             return Err(wrong("`parallelism` and `concurrency` are at least 1".to_owned()));
         }
@@ -235,10 +217,7 @@ impl ProfileConfig {
             parallelism: self.parallelism.unwrap_or(PARALLELISM),
             per_port,
             sim: Settings {
-                faults: Faults {
-                    seed: self.faults.seed,
-                    rate: self.faults.rate,
-                },
+                faults: Faults { seed: self.faults.seed, rate: self.faults.rate },
                 time_scale: self.time_scale,
             },
         })

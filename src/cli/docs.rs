@@ -51,20 +51,12 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
             let name = name.unwrap_or_default();
             let known = Registry::all().names().chain(["codes"]);
             let help = nearest(name, known).map_or_else(
-                || {
-                    format!(
-                        "there are: {}",
-                        Registry::all().names().collect::<Vec<_>>().join(", ")
-                    )
-                },
+                || format!("there are: {}", Registry::all().names().collect::<Vec<_>>().join(", ")),
                 |near| format!("did you mean `{near}`?"),
             );
-            Err(Diagnostic::error(
-                Code::Usage,
-                format!("there is nothing called `{}`", name.escape_debug()),
-            )
-            .help(help)
-            .into())
+            Err(Diagnostic::error(Code::Usage, format!("there is nothing called `{}`", name.escape_debug()))
+                .help(help)
+                .into())
         }
     }
 }

@@ -65,11 +65,7 @@ pub(super) fn now() -> String {
 
 /// A run's id: when it began, and a random part for two in one second.
 fn new_run_id() -> String {
-    format!(
-        "{}-{:04x}",
-        jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"),
-        fastrand::u16(..)
-    )
+    format!("{}-{:04x}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), fastrand::u16(..))
 }
 
 /// Gets a person's approval, or says why there is none.
@@ -91,10 +87,7 @@ pub(super) fn approve(plan: &Plan<Decided>, args: &ApplyArgs, terminal: &Termina
     if terminal.confirms(&question) {
         Ok(())
     } else {
-        Err(Diagnostic::error(
-            Code::PlanNotApproved,
-            "the plan was not approved; nothing was done",
-        ))
+        Err(Diagnostic::error(Code::PlanNotApproved, "the plan was not approved; nothing was done"))
     }
 }
 
@@ -113,15 +106,12 @@ impl Job<'_> {
             command: self.command_line.to_owned(),
             since: now(),
         };
-        let _lock = Lock::acquire(&self.workspace.state(), &self.plan.header.target, &holder)?;
+        let _lock = Lock::acquire(&self.workspace.locks(), &self.plan.header.target, &holder)?;
         let dir = self.workspace.runs().join(&run);
         let journal = self.open_journal(&dir, &run)?;
         let options = Options {
             run: run.clone(),
-            parallelism: self
-                .args
-                .parallelism
-                .map_or(self.workspace.profile.parallelism, usize::from),
+            parallelism: self.args.parallelism.map_or(self.workspace.profile.parallelism, usize::from),
             per_port: self.workspace.profile.per_port.clone(),
             fail_fast: self.args.fail_fast,
             spent,
@@ -130,43 +120,28 @@ impl Job<'_> {
         let applied = runtime.block_on(async {
             let (sender, interrupt) = watch::channel(Interrupt::None);
             let listener = tokio::spawn(listen_for_interrupts(sender));
-            let applied = apply(
-                self.plan,
-                self.providers,
-                &journal,
-                &*observer,
-                interrupt,
-                &options,
-            )
-            .await;
+            let applied = apply(self.plan, self.providers, &journal, &*observer, interrupt, &options).await;
             listener.abort();
             applied
         });
         drop(observer);
         let status = applied.as_ref().map_or("refused", Applied::status);
-        let ended = runtime.block_on(journal.durable(&Record::RunEnded {
-            status: status.to_owned(),
-            at: now(),
-        }));
+        let ended =
+            runtime.block_on(journal.durable(&Record::RunEnded { status: status.to_owned(), at: now() }));
         let mut failed = match applied {
             Ok(applied) => {
-                return self.conclude(
-                    &applied,
-                    &run,
-                    terminal,
-                    ended.err().map(|error| error.to_string()),
-                );
+                return self.conclude(&applied, &run, terminal, ended.err().map(|error| error.to_string()));
             }
             Err(ApplyError::Problems(problems) | ApplyError::Stale(problems)) => problems,
             Err(ApplyError::OverBudget(problem)) => vec![problem],
+            Err(ApplyError::Interrupted) => {
+                vec![Diagnostic::error(Code::RunInterrupted, "interrupted before anything was done")]
+            }
         };
         if let Err(error) = ended {
             failed.push(Diagnostic::error(Code::StateUnwritable, error.to_string()));
         }
-        Err(Box::new(Failed {
-            diagnostics: failed,
-            sources: self.sources.clone(),
-        }))
+        Err(Box::new(Failed { diagnostics: failed, sources: self.sources.clone() }))
     }
 
     fn open_journal(&self, dir: &Path, run: &str) -> Result<FileJournal, Diagnostic> {
@@ -177,10 +152,13 @@ impl Job<'_> {
             )
             .help("nothing is done without a journal; make the project's .clawd directory writable")
         };
-        let journal = FileJournal::open(dir).map_err(unwritable)?;
+        // The plan first: a run that has a journal can be resumed.
         if self.resumes.is_none() {
-            write_atomically(&dir.join(PLAN_FILE), &file::to_file(self.plan)).map_err(unwritable)?;
+            fs::create_dir_all(dir)
+                .and_then(|()| write_atomically(&dir.join(PLAN_FILE), &file::to_file(self.plan)))
+                .map_err(unwritable)?;
         }
+        let journal = FileJournal::open(dir).map_err(unwritable)?;
         let started = Record::RunStarted {
             run: run.to_owned(),
             plan: file::plan_digest(self.plan),
@@ -202,9 +180,7 @@ impl Job<'_> {
         journal: Option<String>,
     ) -> Result<Exit, Box<Failed>> {
         if let Some(error) = journal {
-            terminal.note(&format!(
-                "warning: the end of the run is not in its journal: {error}"
-            ));
+            terminal.note(&format!("warning: the end of the run is not in its journal: {error}"));
         }
         if self.format == Format::Human {
             terminal.out(&summary(applied, run, terminal));
@@ -212,18 +188,14 @@ impl Job<'_> {
         let mut diagnostics: Vec<Diagnostic> = applied.failures().cloned().collect();
         if applied.interrupted {
             diagnostics.push(
-                Diagnostic::error(Code::RunInterrupted, format!("the run {run} was interrupted")).help(
-                    format!("`clawd resume {run}` goes on; so does running the same command again"),
-                ),
+                Diagnostic::error(Code::RunInterrupted, format!("the run {run} was interrupted"))
+                    .help(format!("`clawd resume {run}` goes on; so does running the same command again")),
             );
         }
         if diagnostics.is_empty() {
             return Ok(Exit::Done);
         }
-        Err(Box::new(Failed {
-            diagnostics,
-            sources: self.sources.clone(),
-        }))
+        Err(Box::new(Failed { diagnostics, sources: self.sources.clone() }))
     }
 }
 
@@ -232,11 +204,7 @@ fn summary(applied: &Applied, run: &str, terminal: &Terminal) -> String {
     let style = terminal.style();
     let failed = applied.failures().count();
     let mut text = String::new();
-    let head = if failed == 0 && !applied.interrupted {
-        "Applied:"
-    } else {
-        "Not complete:"
-    };
+    let head = if failed == 0 && !applied.interrupted { "Applied:" } else { "Not complete:" };
     let _ = write!(text, "\n{} {} done", style.heading(head), applied.done());
     if failed > 0 {
         let _ = write!(text, ", {failed} failed");

@@ -54,11 +54,7 @@ impl Failed {
     /// nothing was done on purpose.
     pub(super) fn report(&self, terminal: &Terminal) -> Exit {
         terminal.diagnostics(&self.diagnostics, &self.sources);
-        let exits = || {
-            self.diagnostics
-                .iter()
-                .map(|diagnostic| Exit::of(diagnostic.code))
-        };
+        let exits = || self.diagnostics.iter().map(|diagnostic| Exit::of(diagnostic.code));
         exits().find(|exit| *exit != Exit::Failed).unwrap_or(Exit::Failed)
     }
 }
@@ -71,10 +67,7 @@ impl From<Diagnostic> for Box<Failed> {
 
 impl From<Vec<Diagnostic>> for Box<Failed> {
     fn from(diagnostics: Vec<Diagnostic>) -> Self {
-        Self::new(Failed {
-            diagnostics,
-            sources: Sources::default(),
-        })
+        Self::new(Failed { diagnostics, sources: Sources::default() })
     }
 }
 
@@ -82,9 +75,5 @@ impl From<Vec<Diagnostic>> for Box<Failed> {
 pub(super) fn of_usage_error(error: &clap::Error) -> Exit {
     // Printing fails only when the stream is closed, and then nobody reads it.
     let _ = error.print();
-    if error.use_stderr() {
-        Exit::Usage
-    } else {
-        Exit::Done
-    }
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
 }

@@ -34,21 +34,13 @@ pub(super) fn man(args: &ManArgs, terminal: &Terminal) -> Outcome {
     let command = match &args.command {
         None => root,
         Some(name) => root.find_subcommand(name).cloned().ok_or_else(|| {
-            Diagnostic::error(
-                Code::Usage,
-                format!("there is no command `{}`", name.escape_debug()),
-            )
+            Diagnostic::error(Code::Usage, format!("there is no command `{}`", name.escape_debug()))
         })?,
     };
     let mut buffer = Vec::new();
-    clap_mangen::Man::new(command)
-        .render(&mut buffer)
-        .map_err(|error| {
-            Diagnostic::error(
-                Code::StateUnwritable,
-                format!("the page cannot be written: {error}"),
-            )
-        })?;
+    clap_mangen::Man::new(command).render(&mut buffer).map_err(|error| {
+        Diagnostic::error(Code::StateUnwritable, format!("the page cannot be written: {error}"))
+    })?;
     terminal.out(&String::from_utf8_lossy(&buffer));
     Ok(Exit::Done)
 }

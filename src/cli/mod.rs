@@ -72,11 +72,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     terminal::log_to_stderr(cli.verbose);
     let terminal = Terminal::new(cli.color);
-    let command_line = args
-        .iter()
-        .map(|arg| arg.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let command_line = args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args, &terminal, &command_line),
         Command::Plan(args) => plan::run(&args, &terminal),

@@ -55,15 +55,10 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let made = make_plan(&args.plan, terminal, &runtime)?;
     terminal.out(&show(&made, args.format, terminal));
     if !made.plan.phase.problems.is_empty() {
-        return Err(Box::new(Failed {
-            diagnostics: made.plan.phase.problems,
-            sources: made.sources,
-        }));
+        return Err(Box::new(Failed { diagnostics: made.plan.phase.problems, sources: made.sources }));
     }
-    check_budget(&made.plan.header, &plan_costs(&made.plan)).map_err(|excess| Failed {
-        diagnostics: vec![*excess],
-        sources: made.sources.clone(),
-    })?;
+    check_budget(&made.plan.header, &plan_costs(&made.plan))
+        .map_err(|excess| Failed { diagnostics: vec![*excess], sources: made.sources.clone() })?;
     if let Some(path) = &args.out {
         write_atomically(path, &file::to_file(&made.plan)).map_err(|error| {
             Diagnostic::error(
@@ -71,10 +66,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
                 format!("cannot write the plan to {}: {error}", path.display()),
             )
         })?;
-        terminal.note(&format!(
-            "Saved: {0}\nApply exactly this with: clawd apply {0}",
-            path.display()
-        ));
+        terminal.note(&format!("Saved: {0}\nApply exactly this with: clawd apply {0}", path.display()));
     }
     let changes = args.detailed_exitcode && made.plan.summary().has_changes();
     Ok(if changes { Exit::Changes } else { Exit::Done })

@@ -37,12 +37,7 @@ fn line(event: &Event) -> Option<String> {
         Event::RunStarted { .. } | Event::RunEnded { .. } => return None,
         Event::StepStarted { step, action } => format!("{step}: {} ...", action.as_str()),
         Event::StepProgress { step, message } => format!("{step}: {}", printable(message)),
-        Event::StepRetried {
-            step,
-            attempt,
-            error,
-            wait_ms,
-        } => {
+        Event::StepRetried { step, attempt, error, wait_ms } => {
             format!(
                 "{step}: try {attempt} in {:.1} s: {}",
                 Duration::from_millis(*wait_ms).as_secs_f64(),
@@ -78,11 +73,7 @@ impl Bars {
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {elapsed}") {
             total.set_style(style);
         }
-        Self {
-            all,
-            total,
-            steps: Mutex::default(),
-        }
+        Self { all, total, steps: Mutex::default() }
     }
 
     fn bar(&self, step: &Address) -> ProgressBar {
@@ -100,11 +91,7 @@ impl Bars {
     }
 
     fn close(&self, step: &Address, event: &Event) {
-        let bar = self
-            .steps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(step);
+        let bar = self.steps.lock().unwrap_or_else(PoisonError::into_inner).remove(step);
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
@@ -123,8 +110,7 @@ impl Observer for Bars {
             Event::StepStarted { step, action } => self.bar(step).set_message(action.as_str()),
             Event::StepProgress { step, message } => self.bar(step).set_message(printable(message)),
             Event::StepRetried { step, error, .. } => {
-                self.bar(step)
-                    .set_message(format!("waiting to try again: {}", printable(error)));
+                self.bar(step).set_message(format!("waiting to try again: {}", printable(error)));
             }
             Event::StepDone { step, .. }
             | Event::StepFailed { step, .. }

@@ -13,11 +13,7 @@ const WIDTH: usize = 100;
 
 /// Renders one diagnostic.
 pub(super) fn render(diagnostic: &Diagnostic, sources: &Sources, color: bool) -> String {
-    let theme = if color {
-        GraphicalTheme::unicode()
-    } else {
-        GraphicalTheme::unicode_nocolor()
-    };
+    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_links(false)
         .with_width(WIDTH)
@@ -51,10 +47,7 @@ impl Shown {
         let mut help: Vec<String> = diagnostic.help.iter().cloned().collect();
         if let Some(origin) = &diagnostic.origin {
             help.extend(origin.stack.iter().map(|frame| {
-                format!(
-                    "in {}, called at {}:{}:{}",
-                    frame.call, frame.file, frame.line, frame.column
-                )
+                format!("in {}, called at {}:{}:{}", frame.call, frame.file, frame.line, frame.column)
             }));
         }
         let mut shown = Self {
@@ -98,11 +91,8 @@ impl Shown {
 
 /// Line and columns to bytes.
 fn byte_span(text: &str, origin: &Origin) -> (usize, usize) {
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(origin.line.saturating_sub(1) as usize)
-        .map(str::len)
-        .sum();
+    let line_start: usize =
+        text.split_inclusive('\n').take(origin.line.saturating_sub(1) as usize).map(str::len).sum();
     let line = text[line_start..].lines().next().unwrap_or_default();
     let byte_of = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
     let start = byte_of(origin.column.saturating_sub(1) as usize);
@@ -126,9 +116,7 @@ impl std::error::Error for Shown {}
 
 impl miette::Diagnostic for Shown {
     fn code<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
-        self.code
-            .as_ref()
-            .map(|code| Box::new(code) as Box<dyn fmt::Display>)
+        self.code.as_ref().map(|code| Box::new(code) as Box<dyn fmt::Display>)
     }
 
     fn severity(&self) -> Option<miette::Severity> {
@@ -136,9 +124,7 @@ impl miette::Diagnostic for Shown {
     }
 
     fn help<'b>(&'b self) -> Option<Box<dyn fmt::Display + 'b>> {
-        self.help
-            .as_ref()
-            .map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

@@ -34,10 +34,7 @@ fn spent(records: &[Record]) -> Vec<Cost> {
         let kind = [CostKind::Destroy, CostKind::Replace, CostKind::Format]
             .into_iter()
             .find(|kind| kind.as_str() == word)?;
-        Some(Cost {
-            kind,
-            subject: subject.to_owned(),
-        })
+        Some(Cost { kind, subject: subject.to_owned() })
     };
     records
         .iter()
@@ -53,7 +50,16 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
     let workspace = Workspace::here(&args.profile)?;
     let history = History::read(&workspace.runs())?;
     let Run { id, records, .. } = match &args.run {
-        Some(id) => history.find(id)?,
+        Some(id) => {
+            let run = history.find(id)?;
+            if let Some(later) = history.last().filter(|later| later.id != run.id) {
+                let message = format!("the run {id} is not the last one: {} came after it", later.id);
+                return Err(Diagnostic::error(Code::RunUnreadable, message)
+                    .help("run its plan again: that goes on from what is there now")
+                    .into());
+            }
+            run
+        }
         None => history.last_open().ok_or_else(|| {
             Diagnostic::error(Code::RunUnreadable, "there is no run to resume: all are done")
                 .help("`clawd runs` lists them")

@@ -55,10 +55,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
         terminal.out(&show(&made, format, terminal));
     }
     if !made.plan.phase.problems.is_empty() {
-        return Err(Box::new(Failed {
-            diagnostics: made.plan.phase.problems,
-            sources: made.sources,
-        }));
+        return Err(Box::new(Failed { diagnostics: made.plan.phase.problems, sources: made.sources }));
     }
     let has_changes = made.plan.summary().has_changes();
     let within_budget = check_budget(&made.plan.header, &plan_costs(&made.plan));
@@ -68,19 +65,12 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
             terminal.diagnostics(&[*excess], &made.sources);
             return Ok(Exit::Refused);
         }
-        return Ok(if has_changes && args.detailed_exitcode {
-            Exit::Changes
-        } else {
-            Exit::Done
-        });
+        return Ok(if has_changes && args.detailed_exitcode { Exit::Changes } else { Exit::Done });
     }
     if !has_changes {
         return Ok(Exit::Done);
     }
-    within_budget.map_err(|excess| Failed {
-        diagnostics: vec![*excess],
-        sources: made.sources.clone(),
-    })?;
+    within_budget.map_err(|excess| Failed { diagnostics: vec![*excess], sources: made.sources.clone() })?;
     execute::approve(&made.plan, &args.apply, terminal)?;
     let job = Job {
         workspace: &made.workspace,
@@ -88,11 +78,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
         plan: &made.plan,
         sources: &made.sources,
         args: &args.apply,
-        format: if args.format == Format::Jsonl {
-            execute::Format::Jsonl
-        } else {
-            execute::Format::Human
-        },
+        format: if args.format == Format::Jsonl { execute::Format::Jsonl } else { execute::Format::Human },
         command_line,
         resumes: None,
     };

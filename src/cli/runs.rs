@@ -44,21 +44,21 @@ pub(super) struct Run {
 impl Run {
     /// `done`, `failed`, `refused`, `interrupted`, or `open` when the journal just ends.
     pub(super) fn status(&self) -> &str {
-        let started = self
-            .records
-            .iter()
-            .rposition(|record| matches!(record, Record::RunStarted { .. }));
-        let last = self.records[started.unwrap_or(0)..]
-            .iter()
-            .rev()
-            .find_map(|record| match record {
-                Record::RunEnded { status, .. } => Some(status.as_str()),
-                _ => None,
-            });
-        if self.unreadable.is_some() {
-            "unreadable"
-        } else {
-            last.unwrap_or("open")
+        let started = self.records.iter().rposition(|record| matches!(record, Record::RunStarted { .. }));
+        let last = self.records[started.unwrap_or(0)..].iter().rev().find_map(|record| match record {
+            Record::RunEnded { status, .. } => Some(status.as_str()),
+            _ => None,
+        });
+        if self.unreadable.is_some() { "unreadable" } else { last.unwrap_or("open") }
+    }
+
+    /// Whether there is something to finish: a run that was refused before any effect has nothing.
+    pub(super) fn is_open(&self) -> bool {
+        let begun = || self.records.iter().any(|record| matches!(record, Record::Intent { .. }));
+        match self.status() {
+            "open" | "failed" | "interrupted" => true,
+            "refused" => begun(),
+            _ => false,
         }
     }
 
@@ -95,11 +95,7 @@ impl History {
                 Ok(records) => (records, None),
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
-            runs.push(Run {
-                id,
-                records,
-                unreadable,
-            });
+            runs.push(Run { id, records, unreadable });
         }
         // Ids begin with the time.
         runs.sort_by(|left, right| left.id.cmp(&right.id));
@@ -112,27 +108,23 @@ impl History {
                 || "`clawd runs` lists them".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            Diagnostic::error(
-                Code::RunUnreadable,
-                format!("there is no run `{}`", printable(&id)),
-            )
-            .help(help)
+            Diagnostic::error(Code::RunUnreadable, format!("there is no run `{}`", printable(&id))).help(help)
         })?;
         match &run.unreadable {
-            Some(error) => Err(
-                Diagnostic::error(Code::RunUnreadable, format!("the run {id}: {error}"))
-                    .help("run the plan again: it goes on from what is there, without the journal"),
-            ),
+            Some(error) => Err(Diagnostic::error(Code::RunUnreadable, format!("the run {id}: {error}"))
+                .help("run the plan again: it goes on from what is there, without the journal")),
             None => Ok(run),
         }
     }
 
-    /// The last run that is not done.
+    /// The last run, when it is not done. An older one is superseded: what came after it is what people want.
     pub(super) fn last_open(&self) -> Option<&Run> {
-        self.0
-            .iter()
-            .rev()
-            .find(|run| matches!(run.status(), "open" | "failed" | "interrupted"))
+        self.0.last().filter(|run| run.is_open())
+    }
+
+    /// The run that was begun last.
+    pub(super) fn last(&self) -> Option<&Run> {
+        self.0.last()
     }
 }
 
@@ -153,12 +145,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
         .rev()
         .map(|run| {
             let (started, command) = run.started().unwrap_or_default();
-            Line {
-                run: &run.id,
-                status: run.status(),
-                started,
-                command,
-            }
+            Line { run: &run.id, status: run.status(), started, command }
         })
         .collect();
     let text = match args.format {
@@ -167,13 +154,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
         Format::Human => lines
             .iter()
             .map(|line| {
-                format!(
-                    "{}  {:<11} {}  {}\n",
-                    line.run,
-                    line.status,
-                    line.started,
-                    printable(&line.command)
-                )
+                format!("{}  {:<11} {}  {}\n", line.run, line.status, line.started, printable(&line.command))
             })
             .collect(),
     };

@@ -40,42 +40,19 @@ fn report(run: &Run) -> String {
     for record in &run.records {
         // Writing to a String cannot fail.
         let _ = match record {
-            Record::RunStarted {
-                at,
-                command,
-                plan,
-                resumed,
-                ..
-            } => {
+            Record::RunStarted { at, command, plan, resumed, .. } => {
                 let word = if *resumed { "resumed" } else { "started" };
                 writeln!(out, "\n{at}  {word}: {}\n  plan {plan}", printable(command))
             }
-            Record::Intent {
-                step,
-                call,
-                token,
-                generation,
-            } => {
-                let again = if *generation > 0 {
-                    format!(", generation {generation}")
-                } else {
-                    String::new()
-                };
-                writeln!(
-                    out,
-                    "  {step}: {call} (token {}{again})",
-                    &token[..12.min(token.len())]
-                )
+            Record::Intent { step, call, token, generation } => {
+                let again =
+                    if *generation > 0 { format!(", generation {generation}") } else { String::new() };
+                writeln!(out, "  {step}: {call} (token {}{again})", &token[..12.min(token.len())])
             }
-            Record::Done {
-                step, call, result, ..
-            } => writeln!(out, "  {step}: {call} -> {}", printable(result)),
-            Record::StepDone {
-                step,
-                action,
-                outputs,
-                ..
-            } => {
+            Record::Done { step, call, result, .. } => {
+                writeln!(out, "  {step}: {call} -> {}", printable(result))
+            }
+            Record::StepDone { step, action, outputs, .. } => {
                 writeln!(out, "  {step}: done ({}) {}", action.as_str(), leaf(outputs))
             }
             Record::StepFailed { step, error } => writeln!(out, "  {step}: failed: {}", printable(error)),

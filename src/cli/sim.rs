@@ -52,12 +52,9 @@ fn reset(workspace: &Workspace, terminal: &Terminal) -> Outcome {
             command: "clawd sim reset".to_owned(),
             since: now(),
         };
-        let _lock = Lock::acquire(&workspace.state(), &workspace.profile.target, &holder)?;
+        let _lock = Lock::acquire(&workspace.locks(), &workspace.profile.target, &holder)?;
         fs::remove_dir_all(&dir).map_err(|error| {
-            Diagnostic::error(
-                Code::StateUnwritable,
-                format!("cannot empty {}: {error}", dir.display()),
-            )
+            Diagnostic::error(Code::StateUnwritable, format!("cannot empty {}: {error}", dir.display()))
         })?;
     }
     terminal.note("The simulated world is empty.");
@@ -80,10 +77,9 @@ fn show(workspace: &Workspace, format: Format, terminal: &Terminal) -> Outcome {
             serde_json::to_string_pretty(&rows).expect("rows have a JSON form") + "\n"
         }
         Format::Human if rows.is_empty() => "The simulated world is empty.\n".to_owned(),
-        Format::Human => rows
-            .iter()
-            .map(|(kind, id, detail)| format!("{kind:<9} {id}  {detail}\n"))
-            .collect(),
+        Format::Human => {
+            rows.iter().map(|(kind, id, detail)| format!("{kind:<9} {id}  {detail}\n")).collect()
+        }
     };
     terminal.out(&text);
     Ok(Exit::Done)

@@ -42,11 +42,7 @@ pub(super) fn log_to_stderr(verbose: u8) {
         _ => LevelFilter::TRACE,
     };
     // A second initialisation, in tests within one process, keeps the first.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .without_time()
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).without_time().try_init();
 }
 
 impl Terminal {

@@ -1,6 +1,6 @@
 //! The project a command works in: its root, its profile, its state under `.clawd/`, and the providers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,20 +60,13 @@ fn usage(message: impl Into<String>) -> Diagnostic {
 
 /// The nearest directory upwards that holds a `clawd.toml`.
 fn marked_root(from: &Path) -> Option<PathBuf> {
-    from.ancestors()
-        .find(|dir| dir.join(config::FILE).is_file())
-        .map(Path::to_path_buf)
+    from.ancestors().find(|dir| dir.join(config::FILE).is_file()).map(Path::to_path_buf)
 }
 
 fn current_dir() -> Result<PathBuf, Diagnostic> {
-    std::env::current_dir()
-        .and_then(|dir| dir.canonicalize())
-        .map_err(|error| {
-            Diagnostic::error(
-                Code::StateUnwritable,
-                format!("there is no current directory: {error}"),
-            )
-        })
+    std::env::current_dir().and_then(|dir| dir.canonicalize()).map_err(|error| {
+        Diagnostic::error(Code::StateUnwritable, format!("there is no current directory: {error}"))
+    })
 }
 
 impl Workspace {
@@ -87,52 +80,35 @@ impl Workspace {
     fn at(root: PathBuf, profile: &ProfileArgs) -> Result<Self, Diagnostic> {
         let config = Config::load(&root)?;
         let profile = config.profile(profile.profile.as_deref())?;
-        Ok(Self {
-            root,
-            config,
-            profile,
-        })
+        Ok(Self { root, config, profile })
     }
 
     /// The project of a script, and the script's path in it.
     pub(super) fn of_script(script: &Path, profile: &ProfileArgs) -> Result<(Self, String), Diagnostic> {
         let current = current_dir()?;
         let missing = |error: std::io::Error| {
-            Diagnostic::error(
-                Code::ScriptMissing,
-                format!("cannot read {}: {error}", script.display()),
-            )
-            .help("name a plan script, like plans/spawn.rhai")
+            Diagnostic::error(Code::ScriptMissing, format!("cannot read {}: {error}", script.display()))
+                .help("name a plan script, like plans/spawn.rhai")
         };
         // The directory is made canonical, the file is not: a link that leaves the project is refused later.
         let absolute = current.join(script);
-        let dir = absolute
-            .parent()
-            .unwrap_or(&current)
-            .canonicalize()
-            .map_err(missing)?;
-        let file = absolute
-            .file_name()
-            .ok_or_else(|| missing(std::io::ErrorKind::InvalidInput.into()))?;
-        let root = marked_root(&dir).unwrap_or_else(|| {
-            if dir.starts_with(&current) {
-                current.clone()
-            } else {
-                dir.clone()
-            }
-        });
+        let dir = absolute.parent().unwrap_or(&current).canonicalize().map_err(missing)?;
+        let file = absolute.file_name().ok_or_else(|| missing(std::io::ErrorKind::InvalidInput.into()))?;
+        let root = marked_root(&dir)
+            .unwrap_or_else(|| if dir.starts_with(&current) { current.clone() } else { dir.clone() });
         let inside = dir.join(file);
-        let name = inside
-            .strip_prefix(&root)
-            .unwrap_or(&inside)
-            .to_string_lossy()
-            .into_owned();
+        let name = inside.strip_prefix(&root).unwrap_or(&inside).to_string_lossy().into_owned();
         Ok((Self::at(root, profile)?, name))
     }
 
     /// The profile's state directory.
     pub(super) fn state(&self) -> PathBuf {
         self.root.join(STATE).join(&self.profile.target.profile)
+    }
+
+    /// The directory of the locks. Profiles share it, because two of them may name one account and fleet.
+    pub(super) fn locks(&self) -> PathBuf {
+        self.root.join(STATE).join("locks")
     }
 
     /// The directory of the profile's runs.
@@ -143,11 +119,8 @@ impl Workspace {
     /// Makes the state directory; `.clawd/` ignores itself in git.
     pub(super) fn ensure_state(&self) -> Result<(), Diagnostic> {
         let unwritable = |path: &Path, error: &std::io::Error| {
-            Diagnostic::error(
-                Code::StateUnwritable,
-                format!("cannot write {}: {error}", path.display()),
-            )
-            .help("clawd keeps journals and locks there; make the project's directory writable")
+            Diagnostic::error(Code::StateUnwritable, format!("cannot write {}: {error}", path.display()))
+                .help("clawd keeps journals and locks there; make the project's directory writable")
         };
         let state = self.state();
         fs::create_dir_all(&state).map_err(|error| unwritable(&state, &error))?;
@@ -161,17 +134,13 @@ impl Workspace {
     /// The adapters of the profile.
     pub(super) fn providers(&self) -> Result<Providers, Diagnostic> {
         let model = Arc::new(ScriptModel::new(self.root.clone(), self.config.limits));
-        sim::providers(
-            self.root.clone(),
-            self.state().join("world"),
-            model,
-            self.profile.sim,
+        sim::providers(self.root.clone(), self.state().join("world"), model, self.profile.sim).map_err(
+            |error| {
+                let mut diagnostic = Diagnostic::error(Code::PlanRead, error.to_string());
+                diagnostic.help = error.help;
+                diagnostic
+            },
         )
-        .map_err(|error| {
-            let mut diagnostic = Diagnostic::error(Code::PlanRead, error.to_string());
-            diagnostic.help = error.help;
-            diagnostic
-        })
     }
 
     fn lock_files(&self) -> BTreeMap<String, String> {
@@ -207,14 +176,16 @@ impl PlanArgs {
             Some(path) => read_params(path)?,
             None => BTreeMap::new(),
         };
+        let mut named = BTreeSet::new();
         for param in &self.params {
-            let (name, value) = param
-                .split_once('=')
-                .filter(|(name, _)| !name.is_empty())
-                .ok_or_else(|| {
+            let (name, value) =
+                param.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
                     usage(format!("`--param {}` is not NAME=VALUE", param.escape_debug()))
                         .help("write --param count=3")
                 })?;
+            if !named.insert(name) {
+                return Err(usage(format!("`--param {name}` is given twice")));
+            }
             given.insert(name.to_owned(), Given::Text(value.to_owned()));
         }
         Ok(given)
@@ -230,19 +201,15 @@ fn read_params(path: &Path) -> Result<BTreeMap<String, Given>, Diagnostic> {
     let json: serde_json::Value = if path.extension().is_some_and(|extension| extension == "json") {
         serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?
     } else {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
         serde_json::to_value(table).map_err(|error| wrong(error.to_string()))?
     };
     let map: Map = match Value::try_from(json).map_err(|error| wrong(error.to_string()))? {
         Value::Map(map) => map,
         other => return Err(wrong(format!("it holds a {}", other.kind()))),
     };
-    Ok(map
-        .into_iter()
-        .map(|(name, value)| (name.to_string(), Given::Value(value)))
-        .collect())
+    Ok(map.into_iter().map(|(name, value)| (name.to_string(), Given::Value(value))).collect())
 }
 
 /// A plan that was made, with what it was made from.
@@ -255,15 +222,9 @@ pub(super) struct Made {
 
 /// The executor's runtime. One thread drives all steps; adapters bring their own where they need more.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Diagnostic> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| {
-            Diagnostic::error(
-                Code::StateUnwritable,
-                format!("the runtime cannot start: {error}"),
-            )
-        })
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Diagnostic::error(Code::StateUnwritable, format!("the runtime cannot start: {error}"))
+    })
 }
 
 /// Evaluates and decides; prints what the script printed and warned of.
@@ -285,19 +246,11 @@ pub(super) fn make_plan(
     let evaluation = match evaluated {
         Ok(evaluation) => evaluation,
         Err(failure) => {
-            return Err(Box::new(Failed {
-                diagnostics: failure.diagnostics,
-                sources,
-            }));
+            return Err(Box::new(Failed { diagnostics: failure.diagnostics, sources }));
         }
     };
     terminal.diagnostics(&evaluation.warnings, &sources);
     let providers = workspace.providers()?;
     let plan = runtime.block_on(exec::decide(evaluation.plan, &providers));
-    Ok(Made {
-        workspace,
-        providers,
-        plan,
-        sources,
-    })
+    Ok(Made { workspace, providers, plan, sources })
 }

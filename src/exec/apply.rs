@@ -93,19 +93,13 @@ impl Applied {
     /// How many steps were done.
     #[must_use]
     pub fn done(&self) -> usize {
-        self.results
-            .iter()
-            .filter(|(_, result)| matches!(result, StepResult::Done(_)))
-            .count()
+        self.results.iter().filter(|(_, result)| matches!(result, StepResult::Done(_))).count()
     }
 
     /// How many steps were not begun.
     #[must_use]
     pub fn skipped(&self) -> usize {
-        self.results
-            .iter()
-            .filter(|(_, result)| matches!(result, StepResult::Skipped(_)))
-            .count()
+        self.results.iter().filter(|(_, result)| matches!(result, StepResult::Skipped(_))).count()
     }
 
     /// `done`, `failed`, `refused` or `interrupted`.
@@ -134,6 +128,8 @@ pub enum ApplyError {
     Stale(Vec<Diagnostic>),
     /// More is destroyed, replaced or formatted than allowed.
     OverBudget(Diagnostic),
+    /// A person interrupted it before anything began.
+    Interrupted,
 }
 
 /// Whether the budgets of script and profile cover these costs.
@@ -141,17 +137,11 @@ pub enum ApplyError {
 /// # Errors
 /// A diagnostic with the `allow` line that would cover them.
 pub fn check_budget(header: &Header, costs: &[Cost]) -> Result<(), Box<Diagnostic>> {
-    let budgets = [
-        ("the script", Some(&header.budget)),
-        ("the profile", header.profile_budget.as_ref()),
-    ];
+    let budgets = [("the script", Some(&header.budget)), ("the profile", header.profile_budget.as_ref())];
     for (whose, budget) in budgets {
         let Some(budget) = budget else { continue };
         let excess = budget.excess(costs).map_err(|error| {
-            Box::new(Diagnostic::error(
-                Code::PlanOverBudget,
-                format!("{whose}: {error}"),
-            ))
+            Box::new(Diagnostic::error(Code::PlanOverBudget, format!("{whose}: {error}")))
         })?;
         if let Some(excess) = excess {
             return Err(Box::new(over_budget(whose, &excess)));
@@ -161,11 +151,8 @@ pub fn check_budget(header: &Header, costs: &[Cost]) -> Result<(), Box<Diagnosti
 }
 
 fn over_budget(whose: &str, excess: &Excess) -> Diagnostic {
-    let mut parts: Vec<String> = excess
-        .uncovered
-        .iter()
-        .map(|cost| format!("{} {}", cost.kind.as_str(), cost.subject))
-        .collect();
+    let mut parts: Vec<String> =
+        excess.uncovered.iter().map(|cost| format!("{} {}", cost.kind.as_str(), cost.subject)).collect();
     parts.extend(
         excess
             .exceeded
@@ -174,10 +161,7 @@ fn over_budget(whose: &str, excess: &Excess) -> Diagnostic {
     );
     let message = format!("the plan goes beyond what {whose} allows: {}", parts.join("; "));
     let help = if whose == "the script" {
-        format!(
-            "if it is meant, put this line into the plan script:\n{}",
-            excess.allow_line
-        )
+        format!("if it is meant, put this line into the plan script:\n{}", excess.allow_line)
     } else {
         "the profile's `budget` in clawd.toml bounds every plan; change it there if this is meant".to_owned()
     };
@@ -187,16 +171,12 @@ fn over_budget(whose: &str, excess: &Excess) -> Diagnostic {
 /// The costs of a whole plan.
 #[must_use]
 pub fn plan_costs(plan: &Plan<Decided>) -> Vec<Cost> {
-    plan.decided()
-        .flat_map(|(_, step, decided)| costs(&step.address, &decided.decision))
-        .collect()
+    plan.decided().flat_map(|(_, step, decided)| costs(&step.address, &decided.decision)).collect()
 }
 
 fn stale(step: &Step, found: &[Difference]) -> Diagnostic {
-    let lines: Vec<String> = found
-        .iter()
-        .map(|it| format!("{}: was {}, now {}", it.subject, it.was, it.now))
-        .collect();
+    let lines: Vec<String> =
+        found.iter().map(|it| format!("{}: was {}, now {}", it.subject, it.was, it.now)).collect();
     Diagnostic::error(
         Code::PlanStale,
         format!("{} is not as it was shown: {}", step.address, lines.join("; ")),
@@ -214,19 +194,18 @@ pub async fn apply(
     providers: &Providers,
     journal: &dyn Journal,
     observer: &dyn Observer,
-    interrupt: watch::Receiver<Interrupt>,
+    mut interrupt: watch::Receiver<Interrupt>,
     options: &Options,
 ) -> Result<Applied, ApplyError> {
     let unreadable = |error: &ProviderError| {
         ApplyError::Problems(vec![Diagnostic::error(Code::PlanRead, error.to_string())])
     };
     providers.clock.refresh().map_err(|error| unreadable(&error))?;
-    let recorded = Plan {
-        header: approved.header.clone(),
-        steps: approved.steps.clone(),
-        phase: Recorded,
+    let recorded = Plan { header: approved.header.clone(), steps: approved.steps.clone(), phase: Recorded };
+    let now = tokio::select! {
+        now = decide(recorded, providers) => now,
+        true = asked_to_stop(&mut interrupt) => return Err(ApplyError::Interrupted),
     };
-    let now = decide(recorded, providers).await;
     if !now.phase.problems.is_empty() {
         return Err(ApplyError::Problems(now.phase.problems));
     }
@@ -244,7 +223,16 @@ pub async fn apply(
     let all_costs: Vec<Cost> = options.spent.iter().cloned().chain(plan_costs(&now)).collect();
     check_budget(&now.header, &all_costs).map_err(|excess| ApplyError::OverBudget(*excess))?;
     let run = Run::new(approved, &now, providers, journal, observer, options);
-    Ok(run.execute(interrupt).await)
+    let applied = run.execute(interrupt).await;
+    if let Err(error) = providers.clock.settle() {
+        tracing::warn!(%error, "the providers' time was not kept");
+    }
+    Ok(applied)
+}
+
+/// Waits until a person interrupts; `false` when nobody can any more.
+async fn asked_to_stop(interrupt: &mut watch::Receiver<Interrupt>) -> bool {
+    interrupt.wait_for(|asked| *asked > Interrupt::None).await.is_ok()
 }
 
 /// One run in progress.
@@ -257,8 +245,6 @@ struct Run<'a> {
     options: &'a Options,
     ports: BTreeMap<Port, Arc<Semaphore>>,
     log: Log<'a>,
-    /// The steps that cost budget, with their costs.
-    costly: Vec<(usize, Vec<Cost>)>,
 }
 
 /// What the scheduler knows of each step.
@@ -266,8 +252,6 @@ struct Progress {
     waiting: Vec<usize>,
     outputs: Vec<Option<Value>>,
     results: Vec<Option<StepResult>>,
-    /// What each step destroyed, replaced or formatted.
-    spent: Vec<Cost>,
 }
 
 impl<'a> Run<'a> {
@@ -279,53 +263,20 @@ impl<'a> Run<'a> {
         observer: &'a dyn Observer,
         options: &'a Options,
     ) -> Self {
-        let ports = options
-            .per_port
-            .iter()
-            .map(|(port, most)| (*port, Arc::new(Semaphore::new(*most))))
-            .collect();
-        let costly = now
-            .decided()
-            .map(|(id, step, decided)| (id.index(), costs(&step.address, &decided.decision)))
-            .filter(|(_, costs)| !costs.is_empty())
-            .collect();
-        Self {
-            approved,
-            now,
-            providers,
-            journal,
-            observer,
-            options,
-            ports,
-            log: Log { journal, observer },
-            costly,
-        }
+        let ports =
+            options.per_port.iter().map(|(port, most)| (*port, Arc::new(Semaphore::new(*most)))).collect();
+        Self { approved, now, providers, journal, observer, options, ports, log: Log { journal, observer } }
     }
 
     async fn execute(&self, mut interrupt: watch::Receiver<Interrupt>) -> Applied {
         let count = self.now.steps.len();
-        let acting = self
-            .now
-            .phase
-            .decisions
-            .iter()
-            .filter(|step| step.decision.action.acts())
-            .count();
-        self.observer.event(&Event::RunStarted {
-            run: self.options.run.clone(),
-            steps: acting,
-        });
+        let acting = self.now.phase.decisions.iter().filter(|step| step.decision.action.acts()).count();
+        self.observer.event(&Event::RunStarted { run: self.options.run.clone(), steps: acting });
         let dependants = dependants(self.now.steps.values());
         let mut progress = Progress {
-            waiting: self
-                .now
-                .steps
-                .values()
-                .map(|step| step.depends_on.len())
-                .collect(),
+            waiting: self.now.steps.values().map(|step| step.depends_on.len()).collect(),
             outputs: vec![None; count],
             results: vec![None; count],
-            spent: self.options.spent.clone(),
         };
         let mut ready: VecDeque<usize> = (0..count).filter(|index| progress.waiting[*index] == 0).collect();
         let mut running = FuturesUnordered::new();
@@ -342,8 +293,7 @@ impl<'a> Run<'a> {
                     Some(result) => self.settle(index, result, None, &dependants, &mut progress, &mut ready),
                     None => {
                         let args = self.args(index, &progress);
-                        let spent = self.costs_so_far(index, &progress);
-                        running.push(async move { (index, self.step(index, args, spent).await) });
+                        running.push(async move { (index, self.step(index, args).await) });
                     }
                 }
             }
@@ -415,17 +365,10 @@ impl<'a> Run<'a> {
         match &result {
             StepResult::NoOp if !acted => {}
             StepResult::NoOp => {
-                self.observer.event(&Event::StepDone {
-                    step: step.address.clone(),
-                    action: Action::NoOp,
-                });
+                self.observer.event(&Event::StepDone { step: step.address.clone(), action: Action::NoOp });
             }
             StepResult::Done(action) => {
-                self.observer.event(&Event::StepDone {
-                    step: step.address.clone(),
-                    action: *action,
-                });
-                progress.spent.extend(costs(&step.address, decision));
+                self.observer.event(&Event::StepDone { step: step.address.clone(), action: *action });
             }
             StepResult::Failed(diagnostic) => {
                 let error = diagnostic.message.clone();
@@ -435,20 +378,12 @@ impl<'a> Run<'a> {
                     code,
                     error: error.clone(),
                 });
-                self.note(&Record::StepFailed {
-                    step: step.address.clone(),
-                    error,
-                });
+                self.note(&Record::StepFailed { step: step.address.clone(), error });
             }
             StepResult::Skipped(reason) => {
-                self.observer.event(&Event::StepSkipped {
-                    step: step.address.clone(),
-                    reason: reason.clone(),
-                });
-                self.note(&Record::StepSkipped {
-                    step: step.address.clone(),
-                    reason: reason.clone(),
-                });
+                self.observer
+                    .event(&Event::StepSkipped { step: step.address.clone(), reason: reason.clone() });
+                self.note(&Record::StepSkipped { step: step.address.clone(), reason: reason.clone() });
             }
         }
         progress.results[index] = Some(result);
@@ -474,27 +409,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What was spent, and what the other steps still will: a step may use only what they leave.
-    fn costs_so_far(&self, index: usize, progress: &Progress) -> Vec<Cost> {
-        let pending = self
-            .costly
-            .iter()
-            .filter(|(other, _)| *other != index && progress.results[*other].is_none());
-        progress
-            .spent
-            .iter()
-            .cloned()
-            .chain(pending.flat_map(|(_, costs)| costs.iter().cloned()))
-            .collect()
-    }
-
     /// Runs one step: observe, compare, act; again after failures that may pass.
-    async fn step(
-        &self,
-        index: usize,
-        args: Value,
-        others: Vec<Cost>,
-    ) -> Result<(Action, Value), Box<Diagnostic>> {
+    async fn step(&self, index: usize, args: Value) -> Result<(Action, Value), Box<Diagnostic>> {
         let step = &self.now.steps[index];
         let shown = &self.approved.phase.decisions[index].decision;
         let action = self.now.phase.decisions[index].decision.action;
@@ -505,16 +421,14 @@ impl<'a> Run<'a> {
             Some(port) => port.acquire().await.ok(),
             None => None,
         };
-        self.observer.event(&Event::StepStarted {
-            step: step.address.clone(),
-            action,
-        });
+        self.observer.event(&Event::StepStarted { step: step.address.clone(), action });
         let timeout = step.timeout.unwrap_or(DEFAULT_TIMEOUT).duration();
         let retries = step.retries.unwrap_or(retry::DEFAULT_RETRIES);
         let mut attempt = 1;
+        let mut begun = None;
         loop {
             let tried =
-                tokio::time::timeout(timeout, self.attempt(step, &args, shown, &others, timeout)).await;
+                tokio::time::timeout(timeout, self.attempt(step, &args, shown, &mut begun, timeout)).await;
             let error = match tried {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(Stop::Refused(diagnostic))) => return Err(diagnostic),
@@ -544,31 +458,34 @@ impl<'a> Run<'a> {
         step: &Step,
         args: &Value,
         shown: &Decision,
-        others: &[Cost],
+        begun: &mut Option<Decision>,
         timeout: Duration,
     ) -> Result<(Action, Value), Stop> {
         let target = &self.now.header.target;
         let observe = ObserveContext::new(self.providers, target, &step.address);
-        let (seen, decision) = survey(step, args, &observe, self.providers)
-            .await
-            .map_err(Stop::Failed)?;
+        let (seen, decision) = survey(step, args, &observe, self.providers).await.map_err(Stop::Failed)?;
         let found = differences(shown, &decision);
         if !found.is_empty() {
             return Err(Stop::Refused(Box::new(stale(step, &found))));
         }
         let own = costs(&step.address, &decision);
-        if !own.is_empty() {
-            let all: Vec<Cost> = others.iter().chain(&own).cloned().collect();
-            check_budget(&self.now.header, &all).map_err(Stop::Refused)?;
-        }
+        // The whole plan's costs were checked before; a conforming decision costs no more than was shown, so its
+        // own part is within the counts when it is covered at all.
+        check_budget(&self.now.header, &own).map_err(Stop::Refused)?;
         if decision.action == Action::NoOp {
-            return Ok((Action::NoOp, decision.planned));
+            // An earlier try did it and its answer was lost: it is done, with what it cost.
+            let action = match begun {
+                Some(begun) => {
+                    self.note_done(step, begun, &decision.planned);
+                    begun.action
+                }
+                None => Action::NoOp,
+            };
+            return Ok((action, decision.planned));
         }
         if decision.action == Action::Unknown {
-            let message = format!(
-                "still not decided although everything before it is applied: {}",
-                decision.reason
-            );
+            let message =
+                format!("still not decided although everything before it is applied: {}", decision.reason);
             return Err(Stop::Failed(StepError::Provider(ProviderError::permanent(
                 step.address.as_str(),
                 message,
@@ -578,26 +495,26 @@ impl<'a> Run<'a> {
             .get(step.address.primitive())
             .ok_or_else(|| Stop::Failed(unknown_primitive(step)))?;
         let cx = ApplyContext::new(self.providers, target, &step.address, &self.log, timeout);
-        let outputs = primitive
-            .operations()
-            .apply(args, &seen, &cx)
-            .await
-            .map_err(Stop::Failed)?;
-        let costs = own
-            .iter()
-            .map(|cost| format!("{} {}", cost.kind.as_str(), cost.subject))
-            .collect();
+        let begun = begun.insert(decision);
+        let outputs = primitive.operations().apply(args, &seen, &cx).await.map_err(Stop::Failed)?;
+        self.note_done(step, begun, &outputs);
+        Ok((begun.action, outputs))
+    }
+
+    fn note_done(&self, step: &Step, decision: &Decision, outputs: &Value) {
+        let costs = costs(&step.address, decision);
         self.note(&Record::StepDone {
             step: step.address.clone(),
             action: decision.action,
-            costs,
+            costs: costs.iter().map(|cost| format!("{} {}", cost.kind.as_str(), cost.subject)).collect(),
             outputs: outputs.clone(),
         });
-        Ok((decision.action, outputs))
     }
 
     fn finish(&self, progress: Progress, interrupted: bool) -> Applied {
         let Progress { outputs, results, .. } = progress;
+        // An interrupt that came when all was begun interrupted nothing.
+        let interrupted = interrupted && results.iter().any(Option::is_none);
         let results = self
             .now
             .steps
@@ -605,11 +522,8 @@ impl<'a> Run<'a> {
             .zip(results)
             .map(|(address, result)| {
                 let result = result.unwrap_or_else(|| {
-                    let reason = if interrupted {
-                        "the run was interrupted"
-                    } else {
-                        "the run stopped before it"
-                    };
+                    let reason =
+                        if interrupted { "the run was interrupted" } else { "the run stopped before it" };
                     StepResult::Skipped(reason.to_owned())
                 });
                 (address.clone(), result)
@@ -619,11 +533,7 @@ impl<'a> Run<'a> {
             let producer = self.now.steps.get_index_of(&reference.step)?;
             outputs[producer].as_ref()?.get(&reference.path)
         });
-        let applied = Applied {
-            results,
-            outputs: known,
-            interrupted,
-        };
+        let applied = Applied { results, outputs: known, interrupted };
         self.observer.event(&Event::RunEnded {
             run: self.options.run.clone(),
             status: applied.status().to_owned(),
@@ -683,9 +593,6 @@ impl EffectLog for Log<'_> {
     }
 
     fn progress(&self, step: &Address, message: &str) {
-        self.observer.event(&Event::StepProgress {
-            step: step.clone(),
-            message: message.to_owned(),
-        });
+        self.observer.event(&Event::StepProgress { step: step.clone(), message: message.to_owned() });
     }
 }

@@ -138,23 +138,15 @@ impl FileJournal {
         fs::create_dir_all(dir)?;
         let path = dir.join(FILE);
         let whole = whole_length(&path)?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)?;
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         file.set_len(whole)?;
         io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
         // The directory's entry must be durable too, or a crash could lose the whole file.
         File::open(dir)?.sync_all()?;
         let (entries, inbox) = mpsc::channel();
-        let writer = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || write_all(file, &inbox))?;
-        Ok(Self {
-            entries: Some(entries),
-            writer: Some(writer),
-        })
+        let writer =
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || write_all(file, &inbox))?;
+        Ok(Self { entries: Some(entries), writer: Some(writer) })
     }
 
     fn send(&self, entry: Entry) -> Result<(), ProviderError> {
@@ -177,31 +169,29 @@ impl Drop for FileJournal {
     }
 }
 
-/// Bytes of whole lines at the beginning of a file.
+/// Bytes of whole records at the beginning of a file: a torn or damaged last line does not count.
 fn whole_length(path: &Path) -> io::Result<u64> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end as u64 + 1)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let last =
+        bytes[..end.saturating_sub(1)].iter().rposition(|byte| *byte == b'\n').map_or(0, |start| start + 1);
+    let whole = if end > 0 && parse(&bytes[last..end - 1]).is_none() { last } else { end };
+    Ok(whole as u64)
 }
 
 fn write_all(mut file: File, inbox: &mpsc::Receiver<Entry>) {
     let mut broken: Option<String> = None;
     while let Ok(first) = inbox.recv() {
         let batch: Vec<Entry> = std::iter::once(first).chain(inbox.try_iter()).collect();
-        let bytes: Vec<u8> = batch
-            .iter()
-            .flat_map(|entry| entry.bytes.iter().copied())
-            .collect();
+        let bytes: Vec<u8> = batch.iter().flat_map(|entry| entry.bytes.iter().copied()).collect();
         if broken.is_none() {
             let needs_sync = batch.iter().any(|entry| entry.durable.is_some());
-            let written = file
-                .write_all(&bytes)
-                .and_then(|()| if needs_sync { file.sync_data() } else { Ok(()) });
+            let written =
+                file.write_all(&bytes).and_then(|()| if needs_sync { file.sync_data() } else { Ok(()) });
             broken = written.err().map(|error| error.to_string());
         }
         let outcome = broken.clone().map_or(Ok(()), Err);
@@ -222,10 +212,7 @@ fn write_all(mut file: File, inbox: &mpsc::Receiver<Entry>) {
 impl Journal for FileJournal {
     async fn durable(&self, record: &Record) -> Result<(), ProviderError> {
         let (durable, told) = oneshot::channel();
-        self.send(Entry {
-            bytes: line(record),
-            durable: Some(durable),
-        })?;
+        self.send(Entry { bytes: line(record), durable: Some(durable) })?;
         match told.await {
             Ok(outcome) => outcome.map_err(|error| failed(&error)),
             Err(_) => Err(failed(&"the writer has stopped")),
@@ -233,10 +220,7 @@ impl Journal for FileJournal {
     }
 
     fn append(&self, record: &Record) -> Result<(), ProviderError> {
-        self.send(Entry {
-            bytes: line(record),
-            durable: None,
-        })
+        self.send(Entry { bytes: line(record), durable: None })
     }
 }
 
@@ -267,10 +251,7 @@ pub enum JournalError {
 /// When the file cannot be read or is damaged before its last line.
 pub fn read(dir: &Path) -> Result<Vec<Record>, JournalError> {
     let path = dir.join(FILE);
-    let bytes = fs::read(&path).map_err(|error| JournalError::Io {
-        path: path.clone(),
-        error,
-    })?;
+    let bytes = fs::read(&path).map_err(|error| JournalError::Io { path: path.clone(), error })?;
     let mut records = Vec::new();
     let mut rest = &bytes[..];
     let mut number = 0;
@@ -307,14 +288,8 @@ mod tests {
                 token: "t".into(),
                 generation: 0,
             },
-            Record::StepFailed {
-                step,
-                error: "no".into(),
-            },
-            Record::RunEnded {
-                status: "failed".into(),
-                at: "now".into(),
-            },
+            Record::StepFailed { step, error: "no".into() },
+            Record::RunEnded { status: "failed".into(), at: "now".into() },
         ]
     }
 
@@ -331,12 +306,8 @@ mod tests {
         written(dir.path()).await;
         assert_eq!(read(dir.path()).unwrap(), records());
         let whole = fs::read(dir.path().join(FILE)).unwrap();
-        let ends: Vec<usize> = whole
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'\n')
-            .map(|(at, _)| at + 1)
-            .collect();
+        let ends: Vec<usize> =
+            whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
         for cut in 0..whole.len() {
             fs::write(dir.path().join(FILE), &whole[..cut]).unwrap();
             let complete = ends.iter().filter(|end| **end <= cut).count();
@@ -356,9 +327,6 @@ mod tests {
         let mut bytes = fs::read(dir.path().join(FILE)).unwrap();
         bytes[20] ^= 1;
         fs::write(dir.path().join(FILE), bytes).unwrap();
-        assert!(matches!(
-            read(dir.path()),
-            Err(JournalError::Damaged { line: 1, .. })
-        ));
+        assert!(matches!(read(dir.path()), Err(JournalError::Damaged { line: 1, .. })));
     }
 }

@@ -31,15 +31,13 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of a target under a profile's state directory.
+    /// Takes the lock of a target in the directory of locks.
     ///
     /// # Errors
     /// Another run holds it; the file cannot be written.
     pub fn acquire(dir: &Path, target: &Target, holder: &Holder) -> Result<Self, Diagnostic> {
         let key = format!("{}\n{}\n{}", target.account, target.region, target.fleet);
-        let path = dir
-            .join("locks")
-            .join(format!("{}.lock", &sha256_hex(key.as_bytes())[..16]));
+        let path = dir.join(format!("{}.lock", &sha256_hex(key.as_bytes())[..16]));
         let unwritable = |error: &std::io::Error| {
             Diagnostic::error(
                 Code::StateUnwritable,
@@ -47,7 +45,7 @@ impl Lock {
             )
             .help("check the permissions of the project's .clawd directory")
         };
-        fs::create_dir_all(dir.join("locks")).map_err(|error| unwritable(&error))?;
+        fs::create_dir_all(dir).map_err(|error| unwritable(&error))?;
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -71,31 +69,18 @@ impl Lock {
 
 fn held(file: &mut File, target: &Target) -> Diagnostic {
     let mut text = String::new();
-    let holder: Option<Holder> = file
-        .read_to_string(&mut text)
-        .ok()
-        .and_then(|_| serde_json::from_str(&text).ok());
+    let holder: Option<Holder> =
+        file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
     let who = match holder {
-        Some(Holder {
-            run,
-            pid,
-            command,
-            since,
-        }) => {
-            format!(
-                "run {run}, process {pid}, since {since}: {}",
-                command.escape_debug()
-            )
+        Some(Holder { run, pid, command, since }) => {
+            format!("run {run}, process {pid}, since {since}: {}", command.escape_debug())
         }
         // The holder has not written its name yet.
         None => "a run that is just starting".to_owned(),
     };
     Diagnostic::error(
         Code::RunLocked,
-        format!(
-            "another run is applying to fleet {} of profile {}: {who}",
-            target.fleet, target.profile
-        ),
+        format!("another run is applying to fleet {} of profile {}: {who}", target.fleet, target.profile),
     )
     .help("wait until it is done; the lock goes with its process")
 }

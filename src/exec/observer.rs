@@ -95,18 +95,12 @@ impl Recording {
     /// What happened so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
 impl Observer for Recording {
     fn event(&self, event: &Event) {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(event.clone());
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event.clone());
     }
 }

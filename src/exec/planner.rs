@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use indexmap::IndexMap;
 
 use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
@@ -23,11 +24,7 @@ const CONCURRENCY: usize = 64;
 
 /// Observes and decides.
 pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided> {
-    let Plan {
-        header,
-        steps,
-        phase: Recorded,
-    } = plan;
+    let Plan { header, steps, phase: Recorded } = plan;
     let dependants = dependants(steps.values());
     let mut waiting: Vec<usize> = steps.values().map(|step| step.depends_on.len()).collect();
     let mut ready: VecDeque<usize> = (0..steps.len()).filter(|index| waiting[*index] == 0).collect();
@@ -57,10 +54,7 @@ pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided
             Ok((seen, decision)) => StepDecision { decision, seen },
             Err(error) => {
                 problems.push((index, problem(step, &error)));
-                StepDecision {
-                    decision: Decision::unknown(error.to_string()),
-                    seen: Value::Null,
-                }
+                StepDecision { decision: Decision::unknown(error.to_string()), seen: Value::Null }
             }
         });
         for dependant in &dependants[index] {
@@ -76,25 +70,14 @@ pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided
     let unmanaged = match unmanaged(&header.target.fleet, providers).await {
         Ok(owned) => owned
             .into_iter()
-            .filter(|owned| {
-                let claimed: Option<Address> = owned.step.as_deref().and_then(|step| step.parse().ok());
-                claimed.is_none_or(|step| !steps.contains_key(&step))
+            .filter(|owned| !is_claimed(owned, &steps, &outcomes))
+            .map(|Owned { kind, id, step, size, created }| Unmanaged {
+                kind,
+                id,
+                step,
+                size_gib: size,
+                created,
             })
-            .map(
-                |Owned {
-                     kind,
-                     id,
-                     step,
-                     size,
-                     created,
-                 }| Unmanaged {
-                    kind,
-                    id,
-                    step,
-                    size_gib: size,
-                    created,
-                },
-            )
             .collect(),
         Err(problem) => {
             problems.push(problem);
@@ -105,17 +88,26 @@ pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided
         .into_iter()
         .map(|outcome| outcome.expect("the graph is acyclic, so every step was reached"))
         .collect();
-    let mut plan = Plan {
-        header,
-        steps,
-        phase: Decided {
-            decisions,
-            unmanaged,
-            problems,
-        },
-    };
+    let mut plan = Plan { header, steps, phase: Decided { decisions, unmanaged, problems } };
     leave_out_what_nobody_needs(&mut plan);
     plan
+}
+
+/// Whether a step of the plan claims a resource: the step exists, and does not yield another one of the kind.
+fn is_claimed(owned: &Owned, steps: &IndexMap<Address, Step>, outcomes: &[Option<StepDecision>]) -> bool {
+    let address: Option<Address> = owned.step.as_deref().and_then(|step| step.parse().ok());
+    let Some(index) = address.and_then(|address| steps.get_index_of(&address)) else { return false };
+    let Some(Value::Map(planned)) = outcomes[index].as_ref().map(|outcome| &outcome.decision.planned) else {
+        return true;
+    };
+    // Ids begin with their kind, `vol-...`; a step whose id is not known yet may still take this one.
+    let prefix = owned.id.split('-').next().unwrap_or_default();
+    let mut ids = planned
+        .values()
+        .filter_map(Value::as_str)
+        .filter(|text| text.split_once('-').is_some_and(|(kind, rest)| kind == prefix && rest.len() >= 8));
+    let first = ids.next();
+    first.is_none() || first == Some(owned.id.as_str()) || ids.any(|id| id == owned.id)
 }
 
 /// Arguments with everything filled in that `known` knows.
@@ -130,9 +122,7 @@ pub(super) async fn survey(
     cx: &ObserveContext<'_>,
     providers: &Providers,
 ) -> Result<(Value, Decision), StepError> {
-    let primitive = Registry::all()
-        .get(step.address.primitive())
-        .ok_or_else(|| unknown_primitive(step))?;
+    let primitive = Registry::all().get(step.address.primitive()).ok_or_else(|| unknown_primitive(step))?;
     let mut attempt = 1;
     loop {
         match primitive.operations().survey(args, cx).await {
@@ -197,9 +187,8 @@ fn leave_out_what_nobody_needs(plan: &mut Plan<Decided>) {
         if !on_demand || dependants[index].is_empty() || needed_by_outputs.contains(&index) {
             continue;
         }
-        let needed = dependants[index]
-            .iter()
-            .any(|dependant| decisions[dependant.index()].decision.action.acts());
+        let needed =
+            dependants[index].iter().any(|dependant| decisions[dependant.index()].decision.action.acts());
         if !needed {
             let decision = &mut decisions[index].decision;
             decision.action = Action::NoOp;

@@ -20,14 +20,8 @@ pub fn backoff(kind: ErrorKind, attempt: u32, retries: u32, random: f64) -> Opti
     if !kind.is_retryable() || attempt > retries {
         return None;
     }
-    let first = if kind == ErrorKind::Throttled {
-        FIRST_THROTTLED
-    } else {
-        FIRST
-    };
-    let bound = first
-        .saturating_mul(1 << attempt.saturating_sub(1).min(16))
-        .min(LONGEST);
+    let first = if kind == ErrorKind::Throttled { FIRST_THROTTLED } else { FIRST };
+    let bound = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
     Some(bound.mul_f64(random.clamp(0.0, 1.0)))
 }
 
@@ -42,10 +36,7 @@ mod tests {
         assert_eq!(at(2), Some(FIRST * 2));
         assert_eq!(at(20), Some(LONGEST));
         assert_eq!(at(21), None);
-        assert_eq!(
-            backoff(ErrorKind::Throttled, 1, 1, 0.5),
-            Some(FIRST_THROTTLED / 2)
-        );
+        assert_eq!(backoff(ErrorKind::Throttled, 1, 1, 0.5), Some(FIRST_THROTTLED / 2));
     }
 
     #[test]

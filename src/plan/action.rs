@@ -27,15 +27,8 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 7] = [
-        Self::NoOp,
-        Self::Read,
-        Self::Create,
-        Self::Update,
-        Self::Replace,
-        Self::Destroy,
-        Self::Unknown,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::NoOp, Self::Read, Self::Create, Self::Update, Self::Replace, Self::Destroy, Self::Unknown];
 
     /// The word in plans, `no-op`.
     #[must_use]
@@ -109,12 +102,7 @@ impl Change {
     /// A change of configuration.
     #[must_use]
     pub fn write(path: impl Into<SmolStr>, before: Value, after: Value) -> Self {
-        Self {
-            path: path.into(),
-            before,
-            after,
-            effect: Effect::Write,
-        }
+        Self { path: path.into(), before, after, effect: Effect::Write }
     }
 
     /// Something set on a thing that is made new.
@@ -209,10 +197,7 @@ impl Decision {
     #[must_use]
     pub fn is_risky(&self) -> bool {
         matches!(self.action, Action::Destroy | Action::Replace)
-            || self
-                .nested
-                .iter()
-                .any(|nested| matches!(nested.action, Action::Destroy | Action::Replace))
+            || self.nested.iter().any(|nested| matches!(nested.action, Action::Destroy | Action::Replace))
             || self.formats()
             || self.changes.iter().any(|change| change.effect == Effect::Destroy)
     }

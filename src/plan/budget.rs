@@ -123,10 +123,7 @@ fn compile(globs: &[String]) -> Result<Vec<GlobMatcher>, BadGlob> {
                 .backslash_escape(true)
                 .build()
                 .map(|glob| glob.compile_matcher())
-                .map_err(|error| BadGlob {
-                    glob: glob.clone(),
-                    message: error.kind().to_string(),
-                })
+                .map_err(|error| BadGlob { glob: glob.clone(), message: error.kind().to_string() })
         })
         .collect()
 }
@@ -179,11 +176,7 @@ impl Budget {
         if uncovered.is_empty() && exceeded.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Excess {
-            uncovered,
-            exceeded,
-            allow_line: allow_line(costs),
-        }))
+        Ok(Some(Excess { uncovered, exceeded, allow_line: allow_line(costs) }))
     }
 }
 
@@ -191,11 +184,8 @@ impl Budget {
 fn allow_line(costs: &[Cost]) -> String {
     let mut parts = Vec::new();
     for kind in [CostKind::Destroy, CostKind::Replace, CostKind::Format] {
-        let subjects: Vec<String> = costs
-            .iter()
-            .filter(|cost| cost.kind == kind)
-            .map(|cost| quote(&cost.subject))
-            .collect();
+        let subjects: Vec<String> =
+            costs.iter().filter(|cost| cost.kind == kind).map(|cost| quote(&cost.subject)).collect();
         if !subjects.is_empty() {
             parts.push(format!("{}: [{}]", kind.as_str(), subjects.join(", ")));
         }
@@ -220,19 +210,13 @@ mod tests {
     use super::*;
 
     fn cost(kind: CostKind, subject: &str) -> Cost {
-        Cost {
-            kind,
-            subject: subject.to_owned(),
-        }
+        Cost { kind, subject: subject.to_owned() }
     }
 
     #[test]
     fn nothing_is_allowed_by_default_and_the_line_is_exact() {
         let costs = [
-            cost(
-                CostKind::Replace,
-                "tofu_apply.fleet/aws_instance.host[\"CLAWDINATOR-1\"]",
-            ),
+            cost(CostKind::Replace, "tofu_apply.fleet/aws_instance.host[\"CLAWDINATOR-1\"]"),
             cost(CostKind::Format, "mount_volume.a"),
         ];
         let excess = Budget::default().excess(&costs).unwrap().expect("over budget");
@@ -249,16 +233,10 @@ mod tests {
             cost(CostKind::Destroy, "tofu_apply.x/host[\"a\"]"),
             cost(CostKind::Destroy, "tofu_apply.x/host[\"b\"]"),
         ];
-        let mut budget = Budget {
-            destroy: vec!["tofu_apply.x/host[*]".into()],
-            ..Budget::default()
-        };
+        let mut budget = Budget { destroy: vec!["tofu_apply.x/host[*]".into()], ..Budget::default() };
         assert_eq!(budget.excess(&costs).unwrap(), None);
         budget.max_destroy = Some(1);
-        assert_eq!(
-            budget.excess(&costs).unwrap().unwrap().exceeded,
-            [(CostKind::Destroy, 2, 1)]
-        );
+        assert_eq!(budget.excess(&costs).unwrap().unwrap().exceeded, [(CostKind::Destroy, 2, 1)]);
         budget.destroy = vec!["tofu_apply.y/*".into()];
         assert_eq!(budget.excess(&costs).unwrap().unwrap().uncovered.len(), 2);
     }
@@ -267,9 +245,6 @@ mod tests {
     fn a_replace_counts_as_a_replace_only() {
         let address: Address = "tofu_apply.x".parse().unwrap();
         let decision = Decision::new(Action::Replace, "", crate::value::Value::Null);
-        assert_eq!(
-            costs(&address, &decision),
-            [cost(CostKind::Replace, "tofu_apply.x")]
-        );
+        assert_eq!(costs(&address, &decision), [cost(CostKind::Replace, "tofu_apply.x")]);
     }
 }

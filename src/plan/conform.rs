@@ -5,6 +5,8 @@
 //! the shown ones, where weaker is allowed: replace, then update, then no-op. Outputs that were shown as
 //! known must be the same.
 
+use std::collections::HashMap;
+
 use super::action::{Action, Decision, Nested};
 use crate::value::{Path, Segment, Value};
 
@@ -24,29 +26,20 @@ pub struct Difference {
 pub fn differences(shown: &Decision, now: &Decision) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut differ = |subject: &str, was: String, now: String| {
-        found.push(Difference {
-            subject: subject.to_owned(),
-            was,
-            now,
-        });
+        found.push(Difference { subject: subject.to_owned(), was, now });
     };
     if !allowed(shown.action, now.action) {
         let with = |decision: &Decision| format!("{} ({})", decision.action.as_str(), decision.reason);
         differ("action", with(shown), with(now));
     }
     if now.formats() && !shown.formats() {
-        differ(
-            "data",
-            "nothing written over".to_owned(),
-            "formats a volume".to_owned(),
-        );
+        differ("data", "nothing written over".to_owned(), "formats a volume".to_owned());
     }
     if shown.action == Action::Unknown || !shown.nested.is_empty() || !now.nested.is_empty() {
+        let by_address: HashMap<&str, &Nested> =
+            shown.nested.iter().map(|nested| (nested.address.as_str(), nested)).collect();
         for nested in &now.nested {
-            let before = shown
-                .nested
-                .iter()
-                .find(|candidate| candidate.address == nested.address);
+            let before = by_address.get(nested.address.as_str()).copied();
             if !nested_allowed(shown, before, nested) {
                 let was = before.map_or("not shown", |before| before.action.as_str());
                 differ(&nested.address, was.to_owned(), nested.action.as_str().to_owned());
@@ -81,10 +74,7 @@ fn nested_allowed(shown: &Decision, before: Option<&Nested>, now: &Nested) -> bo
         None => {
             shown.action == Action::Unknown
                 && shown.nested.is_empty()
-                && matches!(
-                    now.action,
-                    Action::NoOp | Action::Read | Action::Create | Action::Update
-                )
+                && matches!(now.action, Action::NoOp | Action::Read | Action::Create | Action::Update)
         }
     }
 }
@@ -98,11 +88,7 @@ fn known_outputs(shown: &Value, now: &Value, at: &Path, differ: &mut impl FnMut(
                 if let Some(is) = now.get(key) {
                     known_outputs(was, is, &at.key(key.clone()), differ);
                 } else {
-                    differ(
-                        &format!("output {}", at.key(key.clone())),
-                        show(was),
-                        "absent".to_owned(),
-                    );
+                    differ(&format!("output {}", at.key(key.clone())), show(was), "absent".to_owned());
                 }
             }
         }
@@ -158,11 +144,7 @@ mod tests {
             (Action::Replace, false),
             (Action::Destroy, false),
         ] {
-            assert_eq!(
-                differences(&plain(Action::Unknown), &plain(now)).is_empty(),
-                fine,
-                "{now:?}"
-            );
+            assert_eq!(differences(&plain(Action::Unknown), &plain(now)).is_empty(), fine, "{now:?}");
         }
         let mut formats = plain(Action::Update);
         formats.changes.push(Change {
@@ -185,11 +167,7 @@ mod tests {
             (&[("b", Action::Destroy)], false),
             (&[("c", Action::Create)], false),
         ] {
-            assert_eq!(
-                differences(&shown, &nested(Action::Update, changes)).is_empty(),
-                fine,
-                "{changes:?}"
-            );
+            assert_eq!(differences(&shown, &nested(Action::Update, changes)).is_empty(), fine, "{changes:?}");
         }
     }
 

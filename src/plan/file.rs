@@ -111,17 +111,9 @@ struct StepDoc<'a> {
     timeout: Option<Seconds>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retries: Option<u32>,
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     planned: Option<Cow<'a, Value>>,
-    #[serde(
-        default,
-        deserialize_with = "present",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     observation: Option<Cow<'a, Value>>,
 }
 
@@ -167,21 +159,13 @@ fn document<'a>(plan: &'a Plan<Decided>, extent: Extent, digest: Option<Digest>)
             observation: saved.then_some(Cow::Borrowed(seen)),
         })
         .collect();
-    let Target {
-        profile,
-        fleet,
-        account,
-        region,
-    } = &header.target;
+    let Target { profile, fleet, account, region } = &header.target;
     PlanDoc {
         format_version: FORMAT_VERSION.into(),
         script: header.script.as_str().into(),
         profile: profile.as_str().into(),
         fleet: fleet.as_str().into(),
-        digest: Digests {
-            inputs: header.inputs.clone(),
-            plan: digest,
-        },
+        digest: Digests { inputs: header.inputs.clone(), plan: digest },
         params: Cow::Borrowed(&header.params),
         summary: crate::value::from_typed(&plan.summary()).expect("counts have a JSON form"),
         steps,
@@ -236,9 +220,7 @@ pub fn from_file(text: &str) -> Result<Plan<Decided>, FileError> {
     // The version decides how the rest is read, so it is read first and alone.
     let Versioned { format_version } = serde_json::from_str(text).map_err(malformed)?;
     if format_version != FORMAT_VERSION {
-        return Err(FileError::Version {
-            found: format_version,
-        });
+        return Err(FileError::Version { found: format_version });
     }
     let doc: PlanDoc<'_> = serde_json::from_str(text).map_err(malformed)?;
     let stated = doc.digest.plan.clone();
@@ -246,10 +228,7 @@ pub fn from_file(text: &str) -> Result<Plan<Decided>, FileError> {
     let actual = plan_digest(&plan);
     if stated.as_ref() != Some(&actual) || to_file(&plan) != text {
         let stated = stated.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string());
-        return Err(FileError::Edited {
-            stated,
-            actual: actual.to_string(),
-        });
+        return Err(FileError::Edited { stated, actual: actual.to_string() });
     }
     Ok(plan)
 }
@@ -259,11 +238,8 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
         FileError::Malformed("it has no `apply` part: it was printed, not saved with -o".to_owned())
     })?;
     check_graph(&doc.steps)?;
-    let positions: IndexMap<Address, ()> = doc
-        .steps
-        .iter()
-        .map(|step| (step.address.clone().into_owned(), ()))
-        .collect();
+    let positions: IndexMap<Address, ()> =
+        doc.steps.iter().map(|step| (step.address.clone().into_owned(), ())).collect();
     let ids = |addresses: &[Address]| -> Result<Box<[StepId]>, FileError> {
         addresses
             .iter()
@@ -281,10 +257,7 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
         let missing =
             |what: &str| FileError::Malformed(format!("the step `{}` has no `{what}`", step.address));
         let planned = step.planned.ok_or_else(|| missing("planned"))?.into_owned();
-        let seen = step
-            .observation
-            .ok_or_else(|| missing("observation"))?
-            .into_owned();
+        let seen = step.observation.ok_or_else(|| missing("observation"))?.into_owned();
         steps.insert(
             step.address.clone().into_owned(),
             Step {
@@ -329,11 +302,7 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
             warnings: doc.warnings.into_owned(),
         },
         steps,
-        phase: Decided {
-            decisions,
-            unmanaged: doc.unmanaged.into_owned(),
-            problems: Vec::new(),
-        },
+        phase: Decided { decisions, unmanaged: doc.unmanaged.into_owned(), problems: Vec::new() },
     })
 }
 
@@ -342,10 +311,7 @@ fn check_graph(steps: &[StepDoc<'_>]) -> Result<(), FileError> {
     let mut positions: IndexMap<&Address, usize> = IndexMap::with_capacity(steps.len());
     for (index, step) in steps.iter().enumerate() {
         if positions.insert(&step.address, index).is_some() {
-            return Err(FileError::Graph(format!(
-                "it holds the step `{}` twice",
-                step.address
-            )));
+            return Err(FileError::Graph(format!("it holds the step `{}` twice", step.address)));
         }
     }
     let mut edges = Vec::with_capacity(steps.len());
@@ -365,10 +331,7 @@ fn check_graph(steps: &[StepDoc<'_>]) -> Result<(), FileError> {
         edges.push(targets?);
     }
     if let Some(cycle) = find_cycle(&edges) {
-        let mut names: Vec<String> = cycle
-            .iter()
-            .map(|index| steps[*index].address.to_string())
-            .collect();
+        let mut names: Vec<String> = cycle.iter().map(|index| steps[*index].address.to_string()).collect();
         names.extend(names.first().cloned());
         return Err(FileError::Cycle(names));
     }
@@ -395,10 +358,7 @@ mod tests {
                 let step = Step {
                     address: address.clone(),
                     args: Value::map([("name", Value::from(*name))]),
-                    depends_on: depends_on
-                        .iter()
-                        .map(|index| StepId::from_index(*index))
-                        .collect(),
+                    depends_on: depends_on.iter().map(|index| StepId::from_index(*index)).collect(),
                     after: Box::default(),
                     timeout: Some(Seconds(60)),
                     retries: None,
@@ -409,10 +369,7 @@ mod tests {
             .collect::<IndexMap<_, _>>();
         let decisions = steps
             .keys()
-            .map(|_| StepDecision {
-                decision: Decision::unknown("because"),
-                seen: Value::Null,
-            })
+            .map(|_| StepDecision { decision: Decision::unknown("because"), seen: Value::Null })
             .collect();
         Plan {
             header: Header {
@@ -432,11 +389,7 @@ mod tests {
                 warnings: vec![],
             },
             steps,
-            phase: Decided {
-                decisions,
-                unmanaged: vec![],
-                problems: vec![],
-            },
+            phase: Decided { decisions, unmanaged: vec![], problems: vec![] },
         }
     }
 
@@ -450,10 +403,7 @@ mod tests {
     fn every_way_a_file_can_be_wrong_has_its_error() {
         let plan = sample(&[("a.x", &[]), ("b.x", &[0])]);
         let text = to_file(&plan);
-        assert!(matches!(
-            from_file(&text[..text.len() / 2]),
-            Err(FileError::Malformed(_))
-        ));
+        assert!(matches!(from_file(&text[..text.len() / 2]), Err(FileError::Malformed(_))));
         assert!(matches!(from_file(&to_json(&plan)), Err(FileError::Malformed(_))));
         let edited = text.replace("\"because\"", "\"be cause\"");
         assert!(matches!(from_file(&edited), Err(FileError::Edited { .. })));
@@ -467,10 +417,7 @@ mod tests {
     fn a_circle_with_a_valid_digest_is_named() {
         let text = to_file(&sample(&[("a.x", &[1]), ("b.x", &[0])]));
         let error = from_file(&text).unwrap_err();
-        assert_eq!(
-            error,
-            FileError::Cycle(vec!["a.x".into(), "b.x".into(), "a.x".into()])
-        );
+        assert_eq!(error, FileError::Cycle(vec!["a.x".into(), "b.x".into(), "a.x".into()]));
         let out_of_order = to_file(&sample(&[("a.x", &[1]), ("b.x", &[])]));
         assert!(matches!(from_file(&out_of_order), Err(FileError::Graph(_))));
     }

@@ -61,10 +61,7 @@ mod tests {
 
     #[test]
     fn a_circle_is_named() {
-        assert_eq!(
-            find_cycle(&[vec![], vec![0, 2], vec![3], vec![1]]),
-            Some(vec![1, 2, 3])
-        );
+        assert_eq!(find_cycle(&[vec![], vec![0, 2], vec![3], vec![1]]), Some(vec![1, 2, 3]));
         assert_eq!(find_cycle(&[vec![0]]), Some(vec![0]));
         assert_eq!(find_cycle(&[vec![1, 2], vec![2], vec![]]), None);
     }

@@ -144,10 +144,7 @@ impl<P> Plan<P> {
 
     /// The steps with their ids.
     pub fn ids(&self) -> impl Iterator<Item = (StepId, &Step)> {
-        self.steps
-            .values()
-            .enumerate()
-            .map(|(index, step)| (StepId::from_index(index), step))
+        self.steps.values().enumerate().map(|(index, step)| (StepId::from_index(index), step))
     }
 }
 
@@ -163,9 +160,7 @@ impl Plan<Decided> {
 
     /// The steps with what was decided for them.
     pub fn decided(&self) -> impl Iterator<Item = (StepId, &Step, &StepDecision)> {
-        self.ids()
-            .zip(&self.phase.decisions)
-            .map(|((id, step), decision)| (id, step, decision))
+        self.ids().zip(&self.phase.decisions).map(|((id, step), decision)| (id, step, decision))
     }
 
     /// Counts of what will be done.

@@ -45,10 +45,7 @@ impl Recorder {
     /// An empty recorder that takes at most `max_steps` steps.
     #[must_use]
     pub fn new(max_steps: usize) -> Self {
-        Self {
-            max_steps,
-            ..Self::default()
-        }
+        Self { max_steps, ..Self::default() }
     }
 
     /// How many steps there are.
@@ -170,11 +167,7 @@ impl Recorder {
             budget: self.budget.map(|(budget, _)| budget).unwrap_or_default(),
             warnings: self.warnings,
         };
-        Plan {
-            header: header(draft),
-            steps: self.steps,
-            phase: Recorded,
-        }
+        Plan { header: header(draft), steps: self.steps, phase: Recorded }
     }
 }
 

@@ -84,15 +84,7 @@ impl Summary {
     /// Whether applying would do anything.
     #[must_use]
     pub fn has_changes(&self) -> bool {
-        let Counts {
-            create,
-            update,
-            replace,
-            destroy,
-            read,
-            no_op: _,
-            unknown,
-        } = self.steps;
+        let Counts { create, update, replace, destroy, read, no_op: _, unknown } = self.steps;
         create + update + replace + destroy + read + unknown > 0
     }
 }

@@ -92,23 +92,9 @@ pub(super) struct Seen {
 }
 
 fn outputs(derivation: &Derivation, built: BuiltImage, format: Format) -> Image {
-    let Derivation {
-        drv_path,
-        store_path,
-        architecture,
-        boot_mode,
-    } = derivation.clone();
+    let Derivation { drv_path, store_path, architecture, boot_mode } = derivation.clone();
     let BuiltImage { path, size, sha256 } = built;
-    Image {
-        store_path,
-        drv_path,
-        architecture,
-        boot_mode,
-        format,
-        path,
-        size_bytes: size.0,
-        sha256,
-    }
+    Image { store_path, drv_path, architecture, boot_mode, format, path, size_bytes: size.0, sha256 }
 }
 
 impl Primitive for BuildImage {
@@ -129,10 +115,7 @@ output("store_path", image.store_path);"##;
         cx: &ObserveContext<'_>,
     ) -> Result<Seen, ProviderError> {
         let Ok(known) = args.known() else {
-            return Ok(Seen {
-                derivation: None,
-                built: None,
-            });
+            return Ok(Seen { derivation: None, built: None });
         };
         let source = ImageSource {
             flake: &known.flake,
@@ -142,18 +125,12 @@ output("store_path", image.store_path);"##;
         };
         let derivation = cx.nix().derivation(&source).await?;
         let built = cx.nix().built(&derivation).await?;
-        Ok(Seen {
-            derivation: Some(derivation),
-            built,
-        })
+        Ok(Seen { derivation: Some(derivation), built })
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, _: Scope<'_>) -> Result<Decision, Refusal> {
         let (Some(derivation), Ok(known)) = (&seen.derivation, args.known()) else {
-            return Ok(Decision::unknown(format!(
-                "{} is not known yet",
-                args.unknown_leaves().join(", ")
-            )));
+            return Ok(Decision::unknown(format!("{} is not known yet", args.unknown_leaves().join(", "))));
         };
         if let Some(built) = &seen.built {
             let image = outputs(derivation, built.clone(), known.format);
@@ -170,12 +147,12 @@ output("store_path", image.store_path);"##;
             ("size_bytes", Value::Unknown),
             ("sha256", Value::Unknown),
         ]);
-        Ok(
-            Decision::new(Action::Create, "the store does not hold it", planned).changes([
-                Change::new("flake", known.flake.into()),
-                Change::new("store_path", derivation.store_path.as_str().into()),
-            ]),
-        )
+        let mut decision = Decision::new(Action::Create, "the store does not hold it", planned).changes([
+            Change::new("flake", known.flake.into()),
+            Change::new("store_path", derivation.store_path.as_str().into()),
+        ]);
+        decision.on_demand = !known.realise;
+        Ok(decision)
     }
 
     async fn apply(&self, args: Args, seen: Seen, cx: &ApplyContext<'_>) -> Result<Image, ProviderError> {
@@ -186,10 +163,7 @@ output("store_path", image.store_path);"##;
             Some(built) => built,
             None => {
                 cx.progress(&format!("building {}", derivation.drv_path));
-                cx.effect("nix build", &derivation.drv_path, |_| {
-                    cx.nix().realise(&derivation)
-                })
-                .await?
+                cx.effect("nix build", &derivation.drv_path, |_| cx.nix().realise(&derivation)).await?
             }
         };
         Ok(outputs(&derivation, built, args.format))

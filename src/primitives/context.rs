@@ -45,11 +45,7 @@ impl<'a> ObserveContext<'a> {
     /// The context of one step.
     #[must_use]
     pub const fn new(providers: &'a Providers, target: &'a Target, step: &'a Address) -> Self {
-        Self {
-            providers,
-            target,
-            step,
-        }
+        Self { providers, target, step }
     }
 
     /// Reading nix.
@@ -79,10 +75,7 @@ impl<'a> ObserveContext<'a> {
     /// Whom the observation is for.
     #[must_use]
     pub const fn scope(&self) -> Scope<'_> {
-        Scope {
-            target: self.target,
-            step: self.step,
-        }
+        Scope { target: self.target, step: self.step }
     }
 }
 
@@ -129,14 +122,7 @@ impl<'a> ApplyContext<'a> {
         log: &'a dyn EffectLog,
         timeout: Duration,
     ) -> Self {
-        Self {
-            providers,
-            target,
-            step,
-            log,
-            timeout,
-            waited_ms: AtomicU64::new(0),
-        }
+        Self { providers, target, step, log, timeout, waited_ms: AtomicU64::new(0) }
     }
 
     /// Nix.
@@ -195,10 +181,7 @@ impl<'a> ApplyContext<'a> {
     /// When the step has waited longer than its timeout.
     pub async fn sleep(&self, duration: Duration) -> Result<(), ProviderError> {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let waited = self
-            .waited_ms
-            .fetch_add(millis, Ordering::Relaxed)
-            .saturating_add(millis);
+        let waited = self.waited_ms.fetch_add(millis, Ordering::Relaxed).saturating_add(millis);
         if Duration::from_millis(waited) > self.timeout {
             return Err(timed_out(self.step, self.timeout));
         }
@@ -210,12 +193,7 @@ impl<'a> ApplyContext<'a> {
     /// second volume. `fixed` are the parameters that make it another thing when they differ.
     #[must_use]
     pub fn token(&self, call: &str, fixed: &impl Serialize, generation: u32) -> String {
-        let Target {
-            account,
-            region,
-            fleet,
-            profile: _,
-        } = self.target;
+        let Target { account, region, fleet, profile: _ } = self.target;
         let fixed = serde_json::to_vec(fixed).expect("request parameters have a JSON form");
         let recipe = serde_json::json!([
             TOKEN_VERSION,
@@ -258,11 +236,7 @@ impl<'a> ApplyContext<'a> {
         T: Serialize + Send,
         F: Future<Output = Result<T, ProviderError>> + Send,
     {
-        let effect = Effect {
-            call,
-            token: self.token(call, fixed, generation),
-            generation,
-        };
+        let effect = Effect { call, token: self.token(call, fixed, generation), generation };
         self.log.intent(self.step, &effect).await?;
         let result = send(effect.token.clone()).await?;
         let shown = serde_json::to_string(&result).unwrap_or_default();
@@ -294,10 +268,7 @@ impl<'a> ApplyContext<'a> {
         }
         Err(ProviderError::permanent(
             call,
-            format!(
-                "what {MAX_GENERATIONS} calls in a row made for {} is gone or failed",
-                self.step
-            ),
+            format!("what {MAX_GENERATIONS} calls in a row made for {} is gone or failed", self.step),
         )
         .help("something deletes what this step creates; find it before running again"))
     }
@@ -307,10 +278,6 @@ impl<'a> ApplyContext<'a> {
 #[must_use]
 pub fn timed_out(step: &Address, timeout: Duration) -> ProviderError {
     let limit = crate::units::Seconds(timeout.as_secs());
-    ProviderError::new(
-        ErrorKind::TimedOut,
-        step.as_str(),
-        format!("not done within its timeout of {limit}"),
-    )
-    .help("run again: it goes on from what is there; a longer `timeout` on the step gives it more time")
+    ProviderError::new(ErrorKind::TimedOut, step.as_str(), format!("not done within its timeout of {limit}"))
+        .help("run again: it goes on from what is there; a longer `timeout` on the step gives it more time")
 }

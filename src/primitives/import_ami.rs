@@ -13,8 +13,8 @@ use super::partial::Partial;
 use super::primitive::{Port, Primitive, Refusal};
 use crate::plan::digest::sha256_hex;
 use crate::plan::{Action, Change, Decision};
-use crate::providers::ProviderError;
 use crate::providers::ports::{self, ImageRequest, SnapshotRequest, TAG_CONTENT, TAG_FLEET};
+use crate::providers::{ErrorKind, ProviderError};
 use crate::units::{Bytes, GiB};
 use crate::value::Value;
 
@@ -160,6 +160,8 @@ pub(super) struct Seen {
 
 /// What an AMI's identity is made of, where it is known: the parts that do not need the image's bytes.
 struct Identity {
+    fleet: String,
+    name_prefix: String,
     store_path: String,
     architecture: String,
     boot_mode: String,
@@ -171,7 +173,7 @@ struct Identity {
 
 impl Identity {
     /// The identity, or the first leaf that is not known.
-    fn of(args: &Partial<'_, Args>) -> Result<Self, String> {
+    fn of(args: &Partial<'_, Args>, fleet: &str) -> Result<Self, String> {
         let text = |path: &str| args.str(path).map(str::to_owned).ok_or_else(|| path.to_owned());
         let optional = |path: &str| match args.get(path) {
             None | Some(Value::Null) => Ok(None),
@@ -184,6 +186,8 @@ impl Identity {
             _ => VolumeType::Io2.as_str(),
         };
         Ok(Self {
+            fleet: fleet.to_owned(),
+            name_prefix: text("name_prefix")?,
             store_path: text("image.store_path")?,
             architecture: text("image.architecture")?,
             boot_mode: match optional("boot_mode")? {
@@ -203,6 +207,8 @@ impl Identity {
 
     fn hash(&self) -> String {
         let Self {
+            fleet,
+            name_prefix,
             store_path,
             architecture,
             boot_mode,
@@ -213,6 +219,8 @@ impl Identity {
         } = self;
         let parts = serde_json::json!([
             "clawd-ami-1",
+            fleet,
+            name_prefix,
             store_path,
             architecture,
             boot_mode,
@@ -256,42 +264,26 @@ output("ami", ami.image_id);"##;
         args: &Partial<'_, Args>,
         cx: &ObserveContext<'_>,
     ) -> Result<Seen, ProviderError> {
-        let Ok(identity) = Identity::of(args) else {
-            return Ok(Seen {
-                content_hash: None,
-                image: None,
-            });
+        let fleet = &cx.scope().target.fleet;
+        let Ok(identity) = Identity::of(args, fleet) else {
+            return Ok(Seen { content_hash: None, image: None });
         };
         let hash = identity.hash();
-        let fleet = &cx.scope().target.fleet;
-        let mut images = cx
-            .ec2()
-            .images(&[(TAG_FLEET, fleet), (TAG_CONTENT, &hash)])
-            .await?;
+        let mut images = cx.ec2().images(&[(TAG_FLEET, fleet), (TAG_CONTENT, &hash)]).await?;
         images.retain(|image| matches!(image.state.as_str(), "available" | "pending"));
         if images.len() > 1 {
             let ids: Vec<&str> = images.iter().map(|image| image.id.as_str()).collect();
             return Err(ProviderError::refused(
                 "ec2 DescribeImages",
-                format!(
-                    "{} AMIs carry the content hash {}: {}",
-                    ids.len(),
-                    &hash[..12],
-                    ids.join(", ")
-                ),
+                format!("{} AMIs carry the content hash {}: {}", ids.len(), &hash[..12], ids.join(", ")),
             )
             .help("deregister all but one of them; which one a plan means must not be a guess"));
         }
-        Ok(Seen {
-            content_hash: Some(hash),
-            image: images.pop(),
-        })
+        Ok(Seen { content_hash: Some(hash), image: images.pop() })
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, scope: Scope<'_>) -> Result<Decision, Refusal> {
-        if args
-            .str("image.format")
-            .is_some_and(|format| format != Format::Raw.as_str())
+        if args.str("image.format").is_some_and(|format| format != Format::Raw.as_str())
             && args.str("method").unwrap_or(Method::EbsDirect.as_str()) == Method::EbsDirect.as_str()
         {
             return Err(Refusal::new(
@@ -302,29 +294,18 @@ output("ami", ami.image_id);"##;
                 "build it with `format: \"raw\"`, or import it with `method: \"vmimport\"`",
             ));
         }
-        let identity = match (Identity::of(args), &seen.content_hash) {
+        let identity = match (Identity::of(args, &scope.target.fleet), &seen.content_hash) {
             (Ok(identity), Some(_)) => identity,
             (Err(leaf), _) => return Ok(Decision::unknown(format!("{leaf} is not known yet"))),
             (Ok(_), None) => return Ok(Decision::unknown("the image is not known yet")),
         };
         let hash = identity.hash();
-        let name = args
-            .str("name_prefix")
-            .map_or(Value::Unknown, |prefix| ami_name(prefix, &hash).into());
+        let name: Value = ami_name(&identity.name_prefix, &hash).into();
         let found = seen.image.as_ref();
         let planned = Value::map([
-            (
-                "image_id",
-                found.map_or(Value::Unknown, |image| image.id.as_str().into()),
-            ),
-            (
-                "snapshot_id",
-                found.map_or(Value::Unknown, |image| image.snapshot_id.as_str().into()),
-            ),
-            (
-                "name",
-                found.map_or_else(|| name.clone(), |image| image.name.as_str().into()),
-            ),
+            ("image_id", found.map_or(Value::Unknown, |image| image.id.as_str().into())),
+            ("snapshot_id", found.map_or(Value::Unknown, |image| image.snapshot_id.as_str().into())),
+            ("name", found.map_or_else(|| name.clone(), |image| image.name.as_str().into())),
             ("content_hash", hash.as_str().into()),
             ("architecture", identity.architecture.as_str().into()),
             ("boot_mode", identity.boot_mode.as_str().into()),
@@ -336,27 +317,19 @@ output("ami", ami.image_id);"##;
             Some(image) if image.state == "available" => {
                 Decision::no_op(format!("{} carries content hash {short}", image.id), planned)
             }
-            Some(image) => Decision::new(
-                Action::Update,
-                format!("{} is not available yet", image.id),
-                planned,
-            ),
-            None => Decision::new(
-                Action::Create,
-                format!("no AMI carries content hash {short}"),
-                planned,
-            )
-            .changes([
-                Change::new("name", name),
-                Change::new("boot_mode", identity.boot_mode.into()),
-                Change::new("architecture", identity.architecture.into()),
-                Change::new(
-                    "method",
-                    args.get("method")
-                        .cloned()
-                        .unwrap_or_else(|| Method::default().as_str().into()),
-                ),
-            ]),
+            Some(image) => {
+                Decision::new(Action::Update, format!("{} is not available yet", image.id), planned)
+            }
+            None => Decision::new(Action::Create, format!("no AMI carries content hash {short}"), planned)
+                .changes([
+                    Change::new("name", name),
+                    Change::new("boot_mode", identity.boot_mode.into()),
+                    Change::new("architecture", identity.architecture.into()),
+                    Change::new(
+                        "method",
+                        args.get("method").cloned().unwrap_or_else(|| Method::default().as_str().into()),
+                    ),
+                ]),
         })
     }
 
@@ -375,9 +348,7 @@ output("ami", ami.image_id);"##;
             name: image.name,
             content_hash: hash,
             architecture: args.image.architecture,
-            boot_mode: args
-                .boot_mode
-                .map_or(args.image.boot_mode, |mode| mode.as_str().to_owned()),
+            boot_mode: args.boot_mode.map_or(args.image.boot_mode, |mode| mode.as_str().to_owned()),
             root_device: args.root_device,
             region: cx.target().region.clone(),
         })
@@ -399,16 +370,19 @@ async fn register(args: &Args, hash: &str, cx: &ApplyContext<'_>) -> Result<port
             .map(|(key, value)| (key.clone(), value.clone())),
     );
     tags.insert(TAG_CONTENT.to_owned(), hash.to_owned());
+    // The snapshot holds the image's bytes and nothing of the AMI, so its request depends on the image alone:
+    // another device name or tag must not upload the image again.
+    let mut snapshot_tags = cx.owner_tags();
+    snapshot_tags.insert(TAG_CONTENT.to_owned(), args.image.sha256.clone());
     let snapshot = SnapshotRequest {
         path: args.image.path.clone(),
         sha256: args.image.sha256.clone(),
         size: Bytes(args.image.size_bytes),
         method: args.method.as_str().to_owned(),
         kms_key: args.kms_key.clone(),
-        tags: tags.clone(),
+        tags: snapshot_tags,
     };
     cx.progress(&format!("uploading {} of {}", snapshot.size, snapshot.path));
-    // Tags are not part of the token: another tag must not upload the image again.
     let fixed = (&snapshot.sha256, &snapshot.method, &snapshot.kms_key);
     let snapshot_id = cx
         .create(
@@ -419,11 +393,9 @@ async fn register(args: &Args, hash: &str, cx: &ApplyContext<'_>) -> Result<port
                 async move { cx.ec2().import_snapshot(&token, snapshot).await }
             },
             |id| async move {
-                Ok(cx
-                    .ec2()
-                    .snapshot(&id)
-                    .await?
-                    .is_some_and(|snapshot| snapshot.state != "error"))
+                let snapshot =
+                    cx.ec2().snapshot(&id).await?.ok_or_else(|| not_visible("DescribeSnapshots", &id))?;
+                Ok(snapshot.state != "error")
             },
         )
         .await?;
@@ -443,19 +415,18 @@ async fn register(args: &Args, hash: &str, cx: &ApplyContext<'_>) -> Result<port
         tags,
     };
     cx.progress(&format!("registering {name}"));
-    let registered = cx
-        .effect("RegisterImage", &request, |_| cx.ec2().register_image(&request))
-        .await;
+    let registered = cx.effect("RegisterImage", &request, |_| cx.ec2().register_image(&request)).await;
     match (cx.ec2().image_named(&name).await?, registered) {
         // Read back: an answer may have been lost, or another try may have been first.
         (Some(image), _) => same_content(image, hash),
         (None, Err(error)) => Err(error),
-        (None, Ok(id)) => Err(ProviderError::new(
-            crate::providers::ErrorKind::Transient,
-            "ec2 DescribeImages",
-            format!("{id} was registered and is not visible yet"),
-        )),
+        (None, Ok(id)) => Err(not_visible("DescribeImages", &id)),
     }
+}
+
+/// What was just made and does not show yet is not gone: a look later tells.
+fn not_visible(call: &str, id: &str) -> ProviderError {
+    ProviderError::new(ErrorKind::Transient, format!("ec2 {call}"), format!("{id} is not visible yet"))
 }
 
 fn same_content(image: ports::Image, hash: &str) -> Result<ports::Image, ProviderError> {
@@ -464,10 +435,7 @@ fn same_content(image: ports::Image, hash: &str) -> Result<ports::Image, Provide
     }
     Err(ProviderError::refused(
         "ec2 RegisterImage",
-        format!(
-            "the name {} is taken by {}, which has other content",
-            image.name, image.id
-        ),
+        format!("the name {} is taken by {}, which has other content", image.name, image.id),
     )
     .help("choose another `name_prefix`, or deregister that AMI if nothing uses it"))
 }
@@ -480,7 +448,7 @@ async fn wait_completed(id: &str, cx: &ApplyContext<'_>) -> Result<(), ProviderE
             Some("pending") => cx.sleep(POLL).await?,
             other => {
                 return Err(ProviderError::new(
-                    crate::providers::ErrorKind::Transient,
+                    ErrorKind::Transient,
                     "ec2 DescribeSnapshots",
                     format!("the snapshot {id} is {}", other.unwrap_or("gone")),
                 ));
@@ -504,8 +472,6 @@ async fn wait_available(image: ports::Image, cx: &ApplyContext<'_>) -> Result<po
     if image.state == "available" {
         return Ok(image);
     }
-    Err(
-        ProviderError::permanent("ec2 DescribeImages", format!("{} is {}", image.id, image.state))
-            .help("deregister it and run again"),
-    )
+    Err(ProviderError::permanent("ec2 DescribeImages", format!("{} is {}", image.id, image.state))
+        .help("deregister it and run again"))
 }

@@ -15,7 +15,7 @@ use super::primitive::{Port, Primitive, Refusal};
 use crate::plan::{Action, Change, Decision, Effect};
 use crate::providers::ports::{
     Instance, MountReport, MountRequest, TAG_FLEET, TAG_HOST, TAG_STATE, TAG_STEP, Tags, Volume,
-    VolumeRequest,
+    VolumeRequest, VolumeShape,
 };
 use crate::providers::{ErrorKind, ProviderError};
 use crate::units::GiB;
@@ -26,7 +26,10 @@ const POLL: Duration = Duration::from_secs(5);
 
 /// States of `clawd:state` in which a volume may be formatted.
 const BLANK: &str = "blank";
-const FORMATTING: &str = "formatting";
+/// Followed by the beginning of the token of the step that formats.
+const FORMATTING: &str = "formatting:";
+/// Hex digits of that token.
+const FORMAT_TOKEN_DIGITS: usize = 16;
 const FORMATTED: &str = "formatted";
 
 /// Mounts a data volume on a host.
@@ -187,10 +190,7 @@ fn is_gone(instance: &Instance) -> bool {
 
 /// Whether the mark on a volume allows making a file system on it. The host probes the device besides.
 fn may_format(volume: &Volume) -> bool {
-    matches!(
-        volume.tags.get(TAG_STATE).map(String::as_str),
-        Some(BLANK | FORMATTING)
-    )
+    volume.tags.get(TAG_STATE).is_some_and(|state| state == BLANK || state.starts_with(FORMATTING))
 }
 
 async fn find_volume(
@@ -210,23 +210,14 @@ async fn find_volume(
     let Some(host) = args.str("host") else {
         return Ok(None);
     };
-    let tags = [
-        (TAG_FLEET, scope.target.fleet.as_str()),
-        (TAG_STEP, scope.step.as_str()),
-        (TAG_HOST, host),
-    ];
+    let tags = [(TAG_FLEET, scope.target.fleet.as_str()), (TAG_STEP, scope.step.as_str()), (TAG_HOST, host)];
     let mut volumes = cx.ec2().volumes(&tags).await?;
     volumes.retain(|volume| !matches!(volume.state.as_str(), "deleted" | "deleting" | "error"));
     if volumes.len() > 1 {
         let ids: Vec<&str> = volumes.iter().map(|volume| volume.id.as_str()).collect();
         return Err(ProviderError::refused(
             "ec2 DescribeVolumes",
-            format!(
-                "{} volumes carry the tags of {}: {}",
-                ids.len(),
-                scope.step,
-                ids.join(", ")
-            ),
+            format!("{} volumes carry the tags of {}: {}", ids.len(), scope.step, ids.join(", ")),
         )
         .help("remove the tags from all but the one with the data, or name it with `adopt`"));
     }
@@ -243,9 +234,7 @@ impl Seen {
             ));
         }
         let Some(volume) = &self.volume else { return Ok(()) };
-        let wanted_zone = args
-            .str("zone")
-            .or(self.instance.as_ref().map(|instance| instance.zone.as_str()));
+        let wanted_zone = args.str("zone").or(self.instance.as_ref().map(|instance| instance.zone.as_str()));
         if let Some(zone) = wanted_zone.filter(|zone| *zone != volume.zone) {
             return Err(Refusal::new(
                 format!(
@@ -283,14 +272,80 @@ impl Seen {
             && mounted.volume_id != volume.id
         {
             return Err(Refusal::new(
-                format!(
-                    "{path} is already the mount of {}, not of {}",
-                    mounted.volume_id, volume.id
-                ),
+                format!("{path} is already the mount of {}, not of {}", mounted.volume_id, volume.id),
                 "mount the volume elsewhere, or unmount the other one by hand",
             ));
         }
+        if let (Some(mounted), Some(fs)) = (&self.mounted, args.str("fs"))
+            && mounted.fs != fs
+        {
+            return Err(Refusal::new(
+                format!("the volume {} holds {}, not {fs}: it is not formatted anew", volume.id, mounted.fs),
+                format!("set `fs` to \"{}\", or move the data to a new volume by hand", mounted.fs),
+            ));
+        }
         Ok(())
+    }
+
+    /// What differs between the arguments and what is there, for a volume that exists.
+    fn changes(&self, args: &Partial<'_, Args>, volume: &Volume, fs: &str) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if self.instance.is_none() || volume.attached_to.as_deref() != args.str("instance") {
+            let before = volume.attached_to.as_deref().map_or(Value::Null, Value::from);
+            changes.push(Change::write("instance", before, args.planned("instance")));
+        }
+        let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+        let size = args.int("size_gib").and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        if size > volume.size.0 {
+            changes.push(Change::write("size_gib", number(volume.size.0), number(size)));
+        }
+        for (key, before) in [("iops", volume.iops), ("throughput", volume.throughput)] {
+            let before = before.map_or(Value::Null, |before| number(before.into()));
+            if let Some(after) = args.get(key).filter(|after| **after != before && **after != Value::Null) {
+                changes.push(Change::write(key, before, after.clone()));
+            }
+        }
+        if let Some(kind) = args.str("type").filter(|kind| *kind != volume.kind) {
+            changes.push(Change::write("type", volume.kind.as_str().into(), kind.into()));
+        }
+        match &self.mounted {
+            None => {
+                if may_format(volume) && args.get("adopt").is_none() {
+                    let before = BLANK.into();
+                    changes.push(Change {
+                        path: "format".into(),
+                        before,
+                        after: fs.into(),
+                        effect: Effect::Data,
+                    });
+                }
+                changes.push(Change::write("path", Value::Null, args.planned("path")));
+            }
+            Some(mounted) => {
+                // An interrupted run grew the volume and not the file system, or did not mark what it formatted.
+                if mounted.size < volume.size {
+                    changes.push(Change::write(
+                        "file_system_gib",
+                        number(mounted.size.0),
+                        number(volume.size.0),
+                    ));
+                }
+                let marked = volume.tags.get(TAG_STATE).map(String::as_str);
+                if marked != Some(FORMATTED) {
+                    let before = marked.map_or(Value::Null, Value::from);
+                    changes.push(Change::write(TAG_STATE, before, FORMATTED.into()));
+                }
+                let wanted = [("owner", &mounted.owner), ("group", &mounted.group), ("mode", &mounted.mode)];
+                for (key, before) in wanted {
+                    let default = if key == "mode" { default_mode() } else { default_owner() };
+                    let after = args.get(key).cloned().unwrap_or_else(|| default.into());
+                    if after.as_str() != Some(before) {
+                        changes.push(Change::write(key, before.as_str().into(), after));
+                    }
+                }
+            }
+        }
+        changes
     }
 }
 
@@ -349,19 +404,12 @@ output("volume", mount.volume_id);"#;
             _ => None,
         };
         let attached_here = instance.is_some()
-            && volume
-                .as_ref()
-                .is_some_and(|volume| volume.attached_to.as_deref() == wanted);
+            && volume.as_ref().is_some_and(|volume| volume.attached_to.as_deref() == wanted);
         let mounted = match (&instance, args.str("path")) {
             (Some(instance), Some(path)) if attached_here => cx.hosts().mounted(&instance.id, path).await?,
             _ => None,
         };
-        Ok(Seen {
-            volume,
-            instance,
-            holder,
-            mounted,
-        })
+        Ok(Seen { volume, instance, holder, mounted })
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, _: Scope<'_>) -> Result<Decision, Refusal> {
@@ -375,14 +423,8 @@ output("volume", mount.volume_id);"#;
             (None, None, Some(instance)) => instance.zone.as_str().into(),
             (None, None, None) => Value::Unknown,
         };
-        let uuid = seen
-            .mounted
-            .as_ref()
-            .map_or(Value::Unknown, |mounted| mounted.uuid.as_str().into());
-        let volume_id = seen
-            .volume
-            .as_ref()
-            .map_or(Value::Unknown, |volume| volume.id.as_str().into());
+        let uuid = seen.mounted.as_ref().map_or(Value::Unknown, |mounted| mounted.uuid.as_str().into());
+        let volume_id = seen.volume.as_ref().map_or(Value::Unknown, |volume| volume.id.as_str().into());
         let planned = Value::map([
             ("volume_id", volume_id),
             ("host", args.planned("host")),
@@ -409,75 +451,46 @@ output("volume", mount.volume_id);"#;
                 });
             }
             return Ok(
-                Decision::new(Action::Create, "no volume carries this step's tags", planned).changes(changes),
+                Decision::new(Action::Create, "no volume carries this step's tags", planned).changes(changes)
             );
         };
-        let mut changes = Vec::new();
-        if seen.instance.is_none() || volume.attached_to.as_deref() != args.str("instance") {
-            let before = volume.attached_to.as_deref().map_or(Value::Null, Value::from);
-            changes.push(Change::write("instance", before, args.planned("instance")));
-        }
-        if args
-            .int("size_gib")
-            .and_then(|size| u64::try_from(size).ok())
-            .is_some_and(|size| size > volume.size.0)
-        {
-            let before = Value::Int(i64::try_from(volume.size.0).unwrap_or(i64::MAX));
-            changes.push(Change::write("size_gib", before, args.planned("size_gib")));
-        }
-        if seen.mounted.is_none() {
-            if may_format(volume) && args.get("adopt").is_none() {
-                changes.push(Change {
-                    path: "format".into(),
-                    before: BLANK.into(),
-                    after: fs.into(),
-                    effect: Effect::Data,
-                });
-            }
-            changes.push(Change::write("path", Value::Null, args.planned("path")));
-        }
+        let changes = seen.changes(args, volume, fs);
         if changes.is_empty() {
             return Ok(Decision::no_op(format!("{} is mounted", volume.id), planned));
         }
         // A volume that an interrupted create of this very step left blank is still being created: its format
         // was approved with the create.
-        let unfinished = may_format(volume) && args.get("adopt").is_none() && seen.mounted.is_none();
-        let (action, reason) = if unfinished {
-            (
-                Action::Create,
-                format!("{} was created and is not mounted yet", volume.id),
-            )
-        } else {
-            let what: Vec<&str> = changes
-                .iter()
-                .filter_map(|change| match change.path.as_str() {
-                    "instance" => Some("attach to another instance"),
-                    "size_gib" => Some("grow"),
-                    "path" => Some("mount"),
-                    _ => None,
-                })
-                .collect();
-            (Action::Update, format!("{}: {}", volume.id, what.join(", ")))
-        };
-        Ok(Decision::new(action, reason, planned).changes(changes))
+        if may_format(volume) && args.get("adopt").is_none() && seen.mounted.is_none() {
+            let reason = format!("{} was created and is not mounted yet", volume.id);
+            return Ok(Decision::new(Action::Create, reason, planned).changes(changes));
+        }
+        let what: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+        let reason = format!("{} differs in {}", volume.id, what.join(", "));
+        Ok(Decision::new(Action::Update, reason, planned).changes(changes))
     }
 
     async fn apply(&self, args: Args, seen: Seen, cx: &ApplyContext<'_>) -> Result<Mount, ProviderError> {
-        let instance = seen
-            .instance
-            .ok_or_else(|| ProviderError::permanent(Self::NAME, "the instance is not known"))?;
+        let instance =
+            seen.instance.ok_or_else(|| ProviderError::permanent(Self::NAME, "the instance is not known"))?;
         let volume = match seen.volume {
             Some(volume) => volume,
             None => create(&args, &instance, cx).await?,
         };
         let volume = attach(volume, &instance, cx).await?;
-        if args.size_gib > volume.size.0 {
-            let size = GiB(args.size_gib);
-            cx.progress(&format!("growing {} to {size}", volume.id));
-            cx.effect("ModifyVolume", &(&volume.id, size), |_| {
-                cx.ec2().grow_volume(&volume.id, size)
-            })
-            .await?;
+        let shape = VolumeShape {
+            size: GiB(args.size_gib.max(volume.size.0)),
+            kind: args.kind.as_str().to_owned(),
+            iops: args.iops,
+            throughput: args.throughput,
+        };
+        let differs = shape.size > volume.size
+            || shape.kind != volume.kind
+            || shape.iops.is_some_and(|iops| volume.iops != Some(iops))
+            || shape.throughput.is_some_and(|throughput| volume.throughput != Some(throughput));
+        if differs {
+            cx.progress(&format!("changing {} to {} of {}", volume.id, shape.size, shape.kind));
+            cx.effect("ModifyVolume", &(&volume.id, &shape), |_| cx.ec2().modify_volume(&volume.id, &shape))
+                .await?;
         }
         let report = mount(&args, &volume, &instance, cx).await?;
         Ok(Mount {
@@ -507,10 +520,7 @@ async fn create(args: &Args, instance: &Instance, cx: &ApplyContext<'_>) -> Resu
         snapshot: args.snapshot.clone(),
         tags,
     };
-    cx.progress(&format!(
-        "creating a volume of {} in {}",
-        request.size, request.zone
-    ));
+    cx.progress(&format!("creating a volume of {} in {}", request.size, request.zone));
     let id = cx
         .create(
             "CreateVolume",
@@ -531,11 +541,7 @@ async fn create(args: &Args, instance: &Instance, cx: &ApplyContext<'_>) -> Resu
 
 async fn look_up(id: &str, cx: &ApplyContext<'_>) -> Result<Volume, ProviderError> {
     cx.ec2().volume(id).await?.ok_or_else(|| {
-        ProviderError::new(
-            ErrorKind::Transient,
-            "ec2 DescribeVolumes",
-            format!("{id} is not visible"),
-        )
+        ProviderError::new(ErrorKind::Transient, "ec2 DescribeVolumes", format!("{id} is not visible"))
     })
 }
 
@@ -558,11 +564,7 @@ async fn attach(
             ("creating", None) => cx.sleep(POLL).await?,
             // Held by an instance that goes away: `decide` refused every other holder.
             (_, Some(holder)) => {
-                let gone = cx
-                    .ec2()
-                    .instance(holder)
-                    .await?
-                    .is_none_or(|holder| is_gone(&holder));
+                let gone = cx.ec2().instance(holder).await?.is_none_or(|holder| is_gone(&holder));
                 if !gone {
                     return Err(ProviderError::refused(
                         "ec2 AttachVolume",
@@ -591,13 +593,19 @@ async fn mount(
     cx: &ApplyContext<'_>,
 ) -> Result<MountReport, ProviderError> {
     let format = may_format(volume) && args.adopt.is_none();
-    let mark = |state: &str| Tags::from([(TAG_STATE.to_owned(), state.to_owned())]);
+    let mark = |state: String| Tags::from([(TAG_STATE.to_owned(), state)]);
     if format {
-        cx.effect("CreateTags formatting", &volume.id, |_| {
-            let tags = mark(FORMATTING);
-            async move { cx.ec2().tag(&volume.id, &tags).await }
-        })
-        .await?;
+        let ours = format!("{FORMATTING}{}", &cx.token("mkfs", &volume.id, 0)[..FORMAT_TOKEN_DIGITS]);
+        let state = volume.tags.get(TAG_STATE).map_or("", String::as_str);
+        if state != BLANK && state != ours {
+            return Err(ProviderError::refused(
+                "mount_volume",
+                format!("{} is marked `{state}`: another step began to format it", volume.id),
+            )
+            .help("look at the volume; if it is empty, tag it clawd:state=blank"));
+        }
+        let tags = mark(ours);
+        cx.effect("CreateTags formatting", &volume.id, |_| cx.ec2().tag(&volume.id, &tags)).await?;
     }
     let request = MountRequest {
         volume_id: volume.id.clone(),
@@ -610,20 +618,19 @@ async fn mount(
         may_format: format,
     };
     cx.progress(&format!("mounting {} at {}", volume.id, args.path));
+    // The size is part of the request's identity: a volume that grew is mounted again, to grow its file system.
+    let fixed = (&request, &instance.id, args.size_gib);
     let report = cx
-        .effect("host mount", &request, |token| {
+        .effect("host mount", &fixed, |token| {
             let request = &request;
             async move { cx.hosts().mount(&token, &instance.id, request).await }
         })
         .await?;
-    if format || args.adopt.is_some() {
-        let mut tags = cx.owner_tags();
-        tags.insert(TAG_HOST.to_owned(), args.host.clone());
-        tags.extend(mark(FORMATTED));
-        cx.effect("CreateTags formatted", &volume.id, |_| async move {
-            cx.ec2().tag(&volume.id, &tags).await
-        })
-        .await?;
+    let mut tags = cx.owner_tags();
+    tags.insert(TAG_HOST.to_owned(), args.host.clone());
+    tags.extend(mark(FORMATTED.to_owned()));
+    if tags.iter().any(|(key, value)| volume.tags.get(key) != Some(value)) {
+        cx.effect("CreateTags formatted", &volume.id, |_| cx.ec2().tag(&volume.id, &tags)).await?;
     }
     Ok(report)
 }

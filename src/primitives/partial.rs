@@ -17,10 +17,7 @@ impl<'a, T: DeserializeOwned> Partial<'a, T> {
     /// Views a value.
     #[must_use]
     pub const fn new(value: &'a Value) -> Self {
-        Self {
-            value,
-            of: PhantomData,
-        }
+        Self { value, of: PhantomData }
     }
 
     /// The typed arguments, when every leaf is known.

@@ -44,10 +44,7 @@ impl Refusal {
     /// A refusal with the next move.
     #[must_use]
     pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: Some(help.into()),
-        }
+        Self { message: message.into(), help: Some(help.into()) }
     }
 }
 
@@ -156,10 +153,7 @@ impl<P: Primitive> ErasedPrimitive for Erased<P> {
         async move {
             let partial = Partial::new(args);
             let seen = self.0.observe(&partial, cx).await?;
-            let decision = self
-                .0
-                .decide(&partial, &seen, cx.scope())
-                .map_err(StepError::Refused)?;
+            let decision = self.0.decide(&partial, &seen, cx.scope()).map_err(StepError::Refused)?;
             let seen = from_typed(&seen).map_err(|error| defect::<P>("observation", &error))?;
             Ok((seen, decision))
         }
@@ -233,8 +227,6 @@ impl Registered {
 
 impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Registered").field("name", &self.name).finish_non_exhaustive()
     }
 }

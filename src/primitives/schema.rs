@@ -27,22 +27,12 @@ pub struct Schema {
 enum Kind {
     Any,
     Bool,
-    Int {
-        min: Option<i64>,
-        max: Option<i64>,
-    },
+    Int { min: Option<i64>, max: Option<i64> },
     Float,
-    String {
-        choices: Vec<SmolStr>,
-        pattern: Option<Pattern>,
-    },
+    String { choices: Vec<SmolStr>, pattern: Option<Pattern> },
     List(Box<Schema>),
     Map(Box<Schema>),
-    Object {
-        title: String,
-        fields: Vec<Field>,
-        step: Option<SmolStr>,
-    },
+    Object { title: String, fields: Vec<Field>, step: Option<SmolStr> },
 }
 
 #[derive(Debug, Clone)]
@@ -99,32 +89,19 @@ impl Schema {
     }
 
     fn compile(json: &Json) -> Self {
-        let plain = |kind| Self {
-            kind,
-            nullable: false,
-        };
+        let plain = |kind| Self { kind, nullable: false };
         if json.as_bool() == Some(true) {
             return plain(Kind::Any);
         }
         if let Some(options) = json.get("anyOf").and_then(Json::as_array) {
-            let (null, rest): (Vec<&Json>, Vec<&Json>) = options
-                .iter()
-                .partition(|option| option.get("type").and_then(Json::as_str) == Some("null"));
-            assert!(
-                null.len() == 1 && rest.len() == 1,
-                "unsupported anyOf in a schema: {json}"
-            );
-            return Self {
-                nullable: true,
-                ..Self::compile(rest[0])
-            };
+            let (null, rest): (Vec<&Json>, Vec<&Json>) =
+                options.iter().partition(|option| option.get("type").and_then(Json::as_str) == Some("null"));
+            assert!(null.len() == 1 && rest.len() == 1, "unsupported anyOf in a schema: {json}");
+            return Self { nullable: true, ..Self::compile(rest[0]) };
         }
         if let Some(options) = json.get("oneOf").and_then(Json::as_array) {
             let choices = options.iter().flat_map(|option| choices_of(option)).collect();
-            return plain(Kind::String {
-                choices,
-                pattern: None,
-            });
+            return plain(Kind::String { choices, pattern: None });
         }
         let (type_name, nullable) = type_of(json);
         let int = |key| {
@@ -137,18 +114,13 @@ impl Schema {
         let kind = match type_name {
             None => Kind::Any,
             Some("boolean") => Kind::Bool,
-            Some("integer") => Kind::Int {
-                min: int("minimum"),
-                max: int("maximum"),
-            },
+            Some("integer") => Kind::Int { min: int("minimum"), max: int("maximum") },
             Some("number") => Kind::Float,
             Some("string") => Kind::String {
                 choices: choices_of(json),
                 pattern: json.get("pattern").and_then(Json::as_str).map(Pattern::new),
             },
-            Some("array") => Kind::List(Box::new(
-                json.get("items").map_or(plain(Kind::Any), Self::compile),
-            )),
+            Some("array") => Kind::List(Box::new(json.get("items").map_or(plain(Kind::Any), Self::compile))),
             Some("object") => Self::compile_object(json),
             Some(other) => panic!("unsupported type `{other}` in a schema: {json}"),
         };
@@ -157,10 +129,7 @@ impl Schema {
 
     fn compile_object(json: &Json) -> Kind {
         let Some(properties) = json.get("properties").and_then(Json::as_object) else {
-            let inner = json
-                .get("additionalProperties")
-                .cloned()
-                .unwrap_or(Json::Bool(true));
+            let inner = json.get("additionalProperties").cloned().unwrap_or(Json::Bool(true));
             return Kind::Map(Box::new(Self::compile(&inner)));
         };
         let required: Vec<&str> = json
@@ -173,21 +142,13 @@ impl Schema {
             .map(|(name, schema)| Field {
                 name: name.into(),
                 required: required.contains(&name.as_str()),
-                doc: schema
-                    .get("description")
-                    .and_then(Json::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
+                doc: schema.get("description").and_then(Json::as_str).unwrap_or_default().to_owned(),
                 default: schema.get("default").filter(|value| !value.is_null()).cloned(),
                 schema: Self::compile(schema),
             })
             .collect();
         Kind::Object {
-            title: json
-                .get("title")
-                .and_then(Json::as_str)
-                .unwrap_or_default()
-                .to_owned(),
+            title: json.get("title").and_then(Json::as_str).unwrap_or_default().to_owned(),
             fields,
             step: json.get(STEP_KEY).and_then(Json::as_str).map(SmolStr::new),
         }
@@ -196,10 +157,7 @@ impl Schema {
     /// The schema of any value that is no step.
     #[must_use]
     pub const fn any() -> Self {
-        Self {
-            kind: Kind::Any,
-            nullable: true,
-        }
+        Self { kind: Kind::Any, nullable: true }
     }
 
     /// The fields of an object.
@@ -226,10 +184,7 @@ impl Schema {
         match &self.kind {
             Kind::Any => "any value".to_owned(),
             Kind::Bool => "bool".to_owned(),
-            Kind::Int {
-                min: Some(min),
-                max: Some(max),
-            } => format!("int from {min} to {max}"),
+            Kind::Int { min: Some(min), max: Some(max) } => format!("int from {min} to {max}"),
             Kind::Int { min: Some(min), .. } if *min > 0 => format!("int of at least {min}"),
             Kind::Int { .. } => "int".to_owned(),
             Kind::Float => "float".to_owned(),
@@ -240,11 +195,8 @@ impl Schema {
             Kind::String { .. } => "string".to_owned(),
             Kind::List(inner) => format!("list of {}", inner.describe()),
             Kind::Map(inner) => format!("map of {}", inner.describe()),
-            Kind::Object {
-                title,
-                step: Some(step),
-                ..
-            } => format!("{title} (a step of {step})"),
+            Kind::Object { title, step: Some(step), .. } if title.is_empty() => format!("a step of {step}"),
+            Kind::Object { title, step: Some(step), .. } => format!("{title} (a step of {step})"),
             Kind::Object { .. } => "map".to_owned(),
         }
     }
@@ -252,17 +204,13 @@ impl Schema {
     /// The schema at one more path segment; `None` when there is no such place.
     #[must_use]
     pub fn below(&self, segment: &Segment) -> Option<&Self> {
-        const ANY: &Schema = &Schema {
-            kind: Kind::Any,
-            nullable: true,
-        };
+        const ANY: &Schema = &Schema { kind: Kind::Any, nullable: true };
         match (&self.kind, segment) {
             (Kind::Any, _) => Some(ANY),
             (Kind::List(inner), Segment::Index(_)) | (Kind::Map(inner), Segment::Key(_)) => Some(inner),
-            (Kind::Object { fields, .. }, Segment::Key(key)) => fields
-                .iter()
-                .find(|field| field.name == *key)
-                .map(|field| &field.schema),
+            (Kind::Object { fields, .. }, Segment::Key(key)) => {
+                fields.iter().find(|field| field.name == *key).map(|field| &field.schema)
+            }
             _ => None,
         }
     }
@@ -270,10 +218,7 @@ impl Schema {
     /// Whether something may stand below: a map, list or anything.
     #[must_use]
     pub fn is_scalar(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Bool | Kind::Int { .. } | Kind::Float | Kind::String { .. }
-        )
+        matches!(self.kind, Kind::Bool | Kind::Int { .. } | Kind::Float | Kind::String { .. })
     }
 
     /// Whether any value fits.
@@ -285,11 +230,7 @@ impl Schema {
     /// Everything that is wrong with a value.
     pub fn check(&self, value: &Value, references: &dyn References) -> Vec<Problem> {
         let mut problems = Vec::new();
-        Checker {
-            references,
-            problems: &mut problems,
-        }
-        .check(self, value, &Path::root());
+        Checker { references, problems: &mut problems }.check(self, value, &Path::root());
         problems
     }
 }
@@ -298,10 +239,7 @@ impl Pattern {
     fn new(text: &str) -> Self {
         let regex =
             Regex::new(text).unwrap_or_else(|error| panic!("bad pattern `{text}` in a schema: {error}"));
-        Self {
-            text: text.to_owned(),
-            regex,
-        }
+        Self { text: text.to_owned(), regex }
     }
 }
 
@@ -340,13 +278,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn problem(&mut self, path: &Path, code: Code, message: String, help: Option<String>) {
-        self.problems.push(Problem {
-            path: path.clone(),
-            code,
-            message,
-            help,
-            rename: None,
-        });
+        self.problems.push(Problem { path: path.clone(), code, message, help, rename: None });
     }
 
     fn wrong_type(&mut self, schema: &Schema, path: &Path, found: &str) {
@@ -406,11 +338,7 @@ impl Checker<'_> {
         if !choices.is_empty() && !choices.iter().any(|choice| choice == text) {
             let help = nearest(text, choices.iter().map(SmolStr::as_str))
                 .map(|near| format!("did you mean \"{near}\"?"));
-            let message = format!(
-                "expected {}, found \"{}\"",
-                schema.describe(),
-                text.escape_debug()
-            );
+            let message = format!("expected {}, found \"{}\"", schema.describe(), text.escape_debug());
             self.problem(path, Code::ScriptWrongType, message, help);
         } else if let Some(pattern) = pattern.filter(|pattern| !pattern.regex.is_match(text)) {
             let message = format!("\"{}\" does not match {}", text.escape_debug(), pattern.text);
@@ -425,21 +353,13 @@ impl Checker<'_> {
                 None => self.unknown_field(fields, key, path),
             }
         }
-        for field in fields
-            .iter()
-            .filter(|field| field.required && map.get(&field.name).is_none())
-        {
+        for field in fields.iter().filter(|field| field.required && map.get(&field.name).is_none()) {
             let message = format!(
                 "the argument `{}` is missing: {}",
                 path.key(field.name.clone()),
                 field.schema.describe()
             );
-            self.problem(
-                path,
-                Code::ScriptMissingArgument,
-                message,
-                first_sentence(&field.doc),
-            );
+            self.problem(path, Code::ScriptMissingArgument, message, first_sentence(&field.doc));
         }
     }
 
@@ -492,11 +412,7 @@ impl Checker<'_> {
                     .schema(reference)
                     .is_some_and(|schema| !schema.is_scalar() && !schema.is_any())
             {
-                let what = if whole {
-                    "a step".to_owned()
-                } else {
-                    format!("`{reference}`, a map or list,")
-                };
+                let what = if whole { "a step".to_owned() } else { format!("`{reference}`, a map or list,") };
                 let message = format!("{what} cannot be put into text: {reference}");
                 self.problem(
                     path,
@@ -512,14 +428,8 @@ impl Checker<'_> {
         let have = self.references.schema(reference);
         match (&want.kind, have.map(|have| &have.kind)) {
             (
-                Kind::Object {
-                    step: Some(want_step),
-                    ..
-                },
-                Some(Kind::Object {
-                    step: Some(have_step),
-                    ..
-                }),
+                Kind::Object { step: Some(want_step), .. },
+                Some(Kind::Object { step: Some(have_step), .. }),
             ) if reference.path.is_root() && want_step == have_step => {}
             (Kind::Object { step: Some(_), .. }, _) => {
                 let found = self.named(reference);
@@ -543,10 +453,7 @@ impl Checker<'_> {
             (want_kind, Some(have_kind)) if kinds_fit(want_kind, have_kind) => {}
             (_, Some(_)) => {
                 let found = have.map_or_else(String::new, Self::described);
-                let message = format!(
-                    "expected {}, found `{reference}`, which is {found}",
-                    want.describe()
-                );
+                let message = format!("expected {}, found `{reference}`, which is {found}", want.describe());
                 self.problem(path, Code::ScriptWrongType, message, None);
             }
         }
@@ -560,11 +467,7 @@ impl Checker<'_> {
         match self.references.schema(reference) {
             Some(schema) if reference.path.is_root() => {
                 let title = schema.title();
-                let article = if title.starts_with(['A', 'E', 'I', 'O', 'U']) {
-                    "an"
-                } else {
-                    "a"
-                };
+                let article = if title.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" };
                 format!("{article} {title}, the step {}", reference.step)
             }
             _ => format!("`{reference}`"),

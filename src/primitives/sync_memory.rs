@@ -58,7 +58,15 @@ pub(super) struct Memory {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Seen {
-    status: Option<MemoryStatus>,
+    status: Option<Standing>,
+}
+
+/// What a decision rests on. The list of files is not part of it: agents write all the time.
+#[derive(Debug, Serialize, Deserialize)]
+struct Standing {
+    config: MemoryConfig,
+    in_step: bool,
+    conflicts: u32,
 }
 
 fn absolute(mount_path: &str, dir: &str) -> String {
@@ -72,11 +80,7 @@ fn wanted(args: &Partial<'_, Args>) -> Result<MemoryConfig, String> {
         None => Vec::new(),
         Some(Value::List(items)) => items
             .iter()
-            .map(|item| {
-                item.as_str()
-                    .map(str::to_owned)
-                    .ok_or_else(|| "canonical".to_owned())
-            })
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(|| "canonical".to_owned()))
             .collect::<Result<_, _>>()?,
         Some(_) => return Err("canonical".to_owned()),
     };
@@ -154,9 +158,10 @@ output("memory", memory.dir);"#;
         let (Some(instance), Ok(config)) = (args.str("mount.instance"), wanted(args)) else {
             return Ok(Seen { status: None });
         };
-        Ok(Seen {
-            status: cx.hosts().memory(instance, &config.dir).await?,
-        })
+        let status = cx.hosts().memory(instance, &config.dir).await?;
+        let standing =
+            |MemoryStatus { config, in_step, conflicts, files: _ }| Standing { config, in_step, conflicts };
+        Ok(Seen { status: status.map(standing) })
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, _: Scope<'_>) -> Result<Decision, Refusal> {
@@ -187,10 +192,9 @@ output("memory", memory.dir);"#;
         };
         Ok(match status.conflicts {
             0 => decision,
-            count => decision.note(format!(
-                "{count} conflicts wait for a person in {}/conflicts",
-                config.dir
-            )),
+            count => {
+                decision.note(format!("{count} conflicts wait for a person in {}/conflicts", config.dir))
+            }
         })
     }
 
@@ -212,10 +216,6 @@ output("memory", memory.dir);"#;
         if status.conflicts > 0 {
             cx.progress(&format!("{} conflicts wait for a person", status.conflicts));
         }
-        Ok(Memory {
-            host: config.host,
-            dir: config.dir,
-            remote: config.remote,
-        })
+        Ok(Memory { host: config.host, dir: config.dir, remote: config.remote })
     }
 }

@@ -92,11 +92,7 @@ fn partial_request(args: &Partial<'_, Args>) -> Result<StackRequest, String> {
 
 fn nested(change: &ResourceChange) -> Nested {
     let action = Action::from_word(&change.action).unwrap_or(Action::Unknown);
-    let effect = if action == Action::Destroy {
-        Effect::Destroy
-    } else {
-        Effect::Write
-    };
+    let effect = if action == Action::Destroy { Effect::Destroy } else { Effect::Write };
     let changes = change
         .attributes
         .iter()
@@ -107,11 +103,7 @@ fn nested(change: &ResourceChange) -> Nested {
             effect,
         })
         .collect();
-    Nested {
-        address: change.address.clone(),
-        action,
-        changes,
-    }
+    Nested { address: change.address.clone(), action, changes }
 }
 
 /// The step's own action: what the strongest of its resource changes amounts to for the stack as a whole.
@@ -150,31 +142,20 @@ output("instances", stack.outputs.instance_ids);"#;
         let request = match partial_request(args) {
             Ok(request) => request,
             Err(reason) => {
-                return Ok(Seen {
-                    plan: None,
-                    undecided: Some(reason),
-                });
+                return Ok(Seen { plan: None, undecided: Some(reason) });
             }
         };
         match cx.tofu().plan(&request).await {
-            Ok(plan) => Ok(Seen {
-                plan: Some(plan),
-                undecided: None,
-            }),
-            Err(StackError::Undecided(reason)) => Ok(Seen {
-                plan: None,
-                undecided: Some(reason),
-            }),
+            Ok(plan) => Ok(Seen { plan: Some(plan), undecided: None }),
+            Err(StackError::Undecided(reason)) => Ok(Seen { plan: None, undecided: Some(reason) }),
             Err(StackError::Provider(error)) => Err(error),
         }
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, _: Scope<'_>) -> Result<Decision, Refusal> {
         let Some(plan) = &seen.plan else {
-            let reason = seen
-                .undecided
-                .clone()
-                .unwrap_or_else(|| "the stack could not be planned".to_owned());
+            let reason =
+                seen.undecided.clone().unwrap_or_else(|| "the stack could not be planned".to_owned());
             return Ok(Decision::unknown(reason));
         };
         let destroy = matches!(args.get("destroy"), Some(Value::Bool(true)));
@@ -196,22 +177,15 @@ output("instances", stack.outputs.instance_ids);"#;
         let plan = seen.plan.ok_or_else(|| {
             ProviderError::permanent(
                 "tofu plan",
-                seen.undecided
-                    .unwrap_or_else(|| "the stack could not be planned".to_owned()),
+                seen.undecided.unwrap_or_else(|| "the stack could not be planned".to_owned()),
             )
         })?;
         let request = args.request();
-        cx.progress(&format!(
-            "applying {} resource changes of {}",
-            plan.changes.len(),
-            request.dir
-        ));
+        cx.progress(&format!("applying {} resource changes of {}", plan.changes.len(), request.dir));
         let outputs = cx
-            .effect(
-                "tofu apply",
-                &(&request.dir, &request.workspace, plan.serial),
-                |_| cx.tofu().apply(&request, &plan),
-            )
+            .effect("tofu apply", &(&request.dir, &request.workspace, plan.serial), |_| {
+                cx.tofu().apply(&request, &plan)
+            })
             .await?;
         Ok(Stack { outputs })
     }

@@ -59,12 +59,7 @@ impl ProviderError {
     /// An error of the given kind.
     #[must_use]
     pub fn new(kind: ErrorKind, operation: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            operation: operation.into(),
-            message: message.into(),
-            help: None,
-        }
+        Self { kind, operation: operation.into(), message: message.into(), help: None }
     }
 
     /// An error that no retry mends.

@@ -5,6 +5,7 @@
 //! hosts.
 
 pub mod error;
+pub mod model;
 pub mod ports;
 pub mod sim;
 

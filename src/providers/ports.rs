@@ -54,6 +54,13 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> i64;
     /// Waits.
     async fn sleep(&self, duration: Duration);
+    /// Ends a run: an adapter that keeps its own time writes it down.
+    ///
+    /// # Errors
+    /// When what the adapter keeps on disk cannot be written.
+    fn settle(&self) -> Answer<()> {
+        Ok(())
+    }
     /// Begins again to see what other processes changed. Called before planning and after taking the lock.
     ///
     /// # Errors
@@ -161,6 +168,10 @@ pub struct Volume {
     pub kind: String,
     /// `creating`, `available`, `in-use`, `deleted`, `error`.
     pub state: String,
+    /// Provisioned operations per second, where they were asked for.
+    pub iops: Option<u32>,
+    /// Provisioned MiB per second, where they were asked for.
+    pub throughput: Option<u32>,
     /// The instance it is attached to.
     pub attached_to: Option<String>,
     /// Its tags.
@@ -262,6 +273,19 @@ pub struct VolumeRequest {
     pub tags: Tags,
 }
 
+/// What of a volume can be changed in place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeShape {
+    /// Size.
+    pub size: GiB,
+    /// `gp3`, ...
+    pub kind: String,
+    /// Provisioned operations per second; as it is when `None`.
+    pub iops: Option<u32>,
+    /// Provisioned MiB per second; as it is when `None`.
+    pub throughput: Option<u32>,
+}
+
 /// Reading EC2.
 #[async_trait]
 pub trait Ec2Read: Send + Sync {
@@ -292,8 +316,8 @@ pub trait Ec2: Ec2Read {
     async fn create_volume(&self, token: &str, request: &VolumeRequest) -> Answer<String>;
     /// Attaches a volume. Takes no token: already attached there is a success.
     async fn attach_volume(&self, volume: &str, instance: &str) -> Answer<()>;
-    /// Grows a volume; never shrinks. Already that size is a success.
-    async fn grow_volume(&self, volume: &str, size: GiB) -> Answer<()>;
+    /// Changes a volume's size and performance; never shrinks. Already so is a success.
+    async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()>;
     /// Sets tags.
     async fn tag(&self, id: &str, tags: &Tags) -> Answer<()>;
 }
@@ -400,6 +424,12 @@ pub struct MountReport {
     pub fs: String,
     /// The file system's UUID.
     pub uuid: String,
+    /// Owner of the mount's root.
+    pub owner: String,
+    /// Group of the mount's root.
+    pub group: String,
+    /// Mode of the mount's root, octal digits.
+    pub mode: String,
     /// How much of the volume the file system spans.
     pub size: GiB,
 }

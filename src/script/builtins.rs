@@ -25,38 +25,22 @@ pub(super) fn register(engine: &mut Engine, session: &Shared) {
             });
         };
     }
-    builtin!(
-        "param",
-        |session, cx, name: ImmutableString, spec: RhaiMap| param(session, cx, &name, spec)
-    );
+    builtin!("param", |session, cx, name: ImmutableString, spec: RhaiMap| param(session, cx, &name, spec));
     builtin!("secret", |session, cx, name: ImmutableString, spec: RhaiMap| {
         secret(session, cx, &name, spec)
     });
-    builtin!("read_text", |session, cx, path: ImmutableString| read(
-        session, cx, &path
-    )
-    .map(ImmutableString::from));
-    builtin!("read_json", |session, cx, path: ImmutableString| read_json(
-        session, cx, &path
-    ));
-    builtin!("read_toml", |session, cx, path: ImmutableString| read_toml(
-        session, cx, &path
-    ));
+    builtin!("read_text", |session, cx, path: ImmutableString| read(session, cx, &path)
+        .map(ImmutableString::from));
+    builtin!("read_json", |session, cx, path: ImmutableString| read_json(session, cx, &path));
+    builtin!("read_toml", |session, cx, path: ImmutableString| read_toml(session, cx, &path));
     builtin!("output", |session, cx, name: ImmutableString, value: Dynamic| {
         output(session, cx, &name, value)
     });
-    builtin!("assert", |session,
-                        cx,
-                        condition: Dynamic,
-                        message: ImmutableString| assert(
+    builtin!("assert", |session, cx, condition: Dynamic, message: ImmutableString| assert(
         session, cx, &condition, &message
     ));
-    builtin!("fail", |session, cx, message: ImmutableString| fail(
-        session, cx, &message
-    ));
-    builtin!("warn", |session, cx, message: ImmutableString| warn(
-        session, cx, &message
-    ));
+    builtin!("fail", |session, cx, message: ImmutableString| fail(session, cx, &message));
+    builtin!("warn", |session, cx, message: ImmutableString| warn(session, cx, &message));
     builtin!("allow", |session, cx, budget: RhaiMap| allow(session, cx, budget));
 }
 
@@ -69,10 +53,7 @@ fn read(session: &Session, cx: &NativeCallContext<'_>, path: &str) -> Native<Str
         return Err(stop(session, cx, session.token_error(path, "a file's path")));
     }
     let text = session.project.read(path).map_err(|diagnostic| {
-        let position = session
-            .spans
-            .borrow()
-            .arg(&session.file(cx), cx.call_position(), 0);
+        let position = session.spans.borrow().arg(&session.file(cx), cx.call_position(), 0);
         let origin = session.origin(&session.file(cx), position.unwrap_or_else(|| cx.call_position()));
         throw(diagnostic.at(origin), cx.call_position())
     })?;
@@ -86,20 +67,15 @@ fn not_parsed(
     what: &str,
     error: &dyn std::fmt::Display,
 ) -> Box<rhai::EvalAltResult> {
-    stop(
-        session,
-        cx,
-        Diagnostic::error(Code::ScriptFile, format!("`{path}` is not valid {what}: {error}")),
-    )
+    stop(session, cx, Diagnostic::error(Code::ScriptFile, format!("`{path}` is not valid {what}: {error}")))
 }
 
-fn holds_private(value: &Value) -> bool {
+/// Whether parsed data holds a character of tokens.
+pub(super) fn holds_private(value: &Value) -> bool {
     match value {
         Value::String(text) => has_private(text),
         Value::List(items) => items.iter().any(holds_private),
-        Value::Map(map) => map
-            .iter()
-            .any(|(key, item)| has_private(key) || holds_private(item)),
+        Value::Map(map) => map.iter().any(|(key, item)| has_private(key) || holds_private(item)),
         _ => false,
     }
 }
@@ -129,8 +105,28 @@ fn read_toml(session: &Session, cx: &NativeCallContext<'_>, path: &str) -> Nativ
     let table: toml::Table = read(session, cx, path)?
         .parse()
         .map_err(|error: toml::de::Error| not_parsed(session, cx, path, "TOML", &error))?;
-    let json = serde_json::to_value(table).map_err(|error| not_parsed(session, cx, path, "TOML", &error))?;
+    let json = plain_toml(toml::Value::Table(table))
+        .map_err(|error| not_parsed(session, cx, path, "data for a plan", &error))?;
     data(session, cx, path, json)
+}
+
+/// TOML as JSON; dates become their text.
+fn plain_toml(value: toml::Value) -> Result<serde_json::Value, String> {
+    Ok(match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Boolean(value) => value.into(),
+        toml::Value::Datetime(date) => date.to_string().into(),
+        toml::Value::Float(number) => serde_json::Number::from_f64(number)
+            .ok_or_else(|| format!("{number} is no number a plan can hold"))?
+            .into(),
+        toml::Value::Array(items) => items.into_iter().map(plain_toml).collect::<Result<Vec<_>, _>>()?.into(),
+        toml::Value::Table(table) => table
+            .into_iter()
+            .map(|(key, item)| Ok((key, plain_toml(item)?)))
+            .collect::<Result<serde_json::Map<_, _>, String>>()?
+            .into(),
+    })
 }
 
 fn secret(
@@ -139,6 +135,9 @@ fn secret(
     name: &str,
     spec: RhaiMap,
 ) -> Native<super::deferred::Secret> {
+    if has_private(name) {
+        return Err(stop(session, cx, session.token_error(name, "a secret's name")));
+    }
     const SOURCES: [&str; 3] = ["env:", "file:", "ssm:/"];
     let map = to_map(session, spec).map_err(|unreadable| stop(session, cx, unreadable.diagnostic))?;
     let source: SecretSource = to_typed(&Value::Map(map)).map_err(|error| {
@@ -149,14 +148,9 @@ fn secret(
                 .help("write secret(\"name\", #{ from: \"env:NAME\" })"),
         )
     })?;
-    if !SOURCES
-        .iter()
-        .any(|prefix| source.from.len() > prefix.len() && source.from.starts_with(prefix))
-    {
-        let message = format!(
-            "the secret `{name}` comes from `{}`, which is no source",
-            source.from.escape_debug()
-        );
+    if !SOURCES.iter().any(|prefix| source.from.len() > prefix.len() && source.from.starts_with(prefix)) {
+        let message =
+            format!("the secret `{name}` comes from `{}`, which is no source", source.from.escape_debug());
         return Err(stop(
             session,
             cx,
@@ -186,49 +180,28 @@ fn output(session: &Session, cx: &NativeCallContext<'_>, name: &str, value: Dyna
     value.secrets(&mut |secret| hidden = Some(secret.clone()));
     if let Some(secret) = hidden {
         let message = format!("output `{name}` would show the secret `{secret}`");
-        session.report(
-            Diagnostic::error(Code::ScriptSecret, message).at(session.call_origin(cx)),
-            cx,
-        )?;
+        session.report(Diagnostic::error(Code::ScriptSecret, message).at(session.call_origin(cx)), cx)?;
     }
     if !session.recorder.borrow_mut().output(name, value) {
         let message = format!("the output `{name}` is set twice");
-        session.report(
-            Diagnostic::error(Code::ScriptMisplaced, message).at(session.call_origin(cx)),
-            cx,
-        )?;
+        session.report(Diagnostic::error(Code::ScriptMisplaced, message).at(session.call_origin(cx)), cx)?;
     }
     Ok(())
 }
 
 fn assert(session: &Session, cx: &NativeCallContext<'_>, condition: &Dynamic, message: &str) -> Native<()> {
     if let Some(handle) = condition.read_lock::<Deferred>() {
-        return Err(stop(
-            session,
-            cx,
-            session.deferred_error(&handle.reference, "`assert`"),
-        ));
+        return Err(stop(session, cx, session.deferred_error(&handle.reference, "`assert`")));
     }
     match condition.as_bool() {
         Ok(true) => Ok(()),
         Ok(false) => {
             let text = session.tokens.borrow().readable(message);
-            Err(stop(
-                session,
-                cx,
-                Diagnostic::error(Code::ScriptAssert, text).label("this does not hold"),
-            ))
+            Err(stop(session, cx, Diagnostic::error(Code::ScriptAssert, text).label("this does not hold")))
         }
         Err(found) => {
-            let message = format!(
-                "`assert` takes a bool, found a {}",
-                super::errors::type_name(found)
-            );
-            Err(stop(
-                session,
-                cx,
-                Diagnostic::error(Code::ScriptWrongType, message),
-            ))
+            let message = format!("`assert` takes a bool, found a {}", super::errors::type_name(found));
+            Err(stop(session, cx, Diagnostic::error(Code::ScriptWrongType, message)))
         }
     }
 }
@@ -265,17 +238,11 @@ fn allow(session: &Session, cx: &NativeCallContext<'_>, budget: RhaiMap) -> Nati
                 .help("keys are destroy, replace, format (lists of globs), max_destroy, max_replace (ints)"),
         )
     })?;
-    budget
-        .check_globs()
-        .map_err(|error| fail(Code::ScriptWrongType, format!("allow: {error}")))?;
-    session
-        .recorder
-        .borrow_mut()
-        .allow(budget, session.call_origin(cx))
-        .map_err(|first| {
-            let diagnostic = Diagnostic::error(Code::ScriptMisplaced, "`allow` is called twice")
-                .related("called here first", first)
-                .help("one call, so that a reviewer sees the whole budget at once");
-            stop(session, cx, diagnostic)
-        })
+    budget.check_globs().map_err(|error| fail(Code::ScriptWrongType, format!("allow: {error}")))?;
+    session.recorder.borrow_mut().allow(budget, session.call_origin(cx)).map_err(|first| {
+        let diagnostic = Diagnostic::error(Code::ScriptMisplaced, "`allow` is called twice")
+            .related("called here first", first)
+            .help("one call, so that a reviewer sees the whole budget at once");
+        stop(session, cx, diagnostic)
+    })
 }

@@ -27,10 +27,7 @@ pub(super) fn to_map(session: &Session, map: RhaiMap) -> Result<Map, Box<Unreada
 }
 
 fn unreadable(path: &Path, diagnostic: Diagnostic) -> Box<Unreadable> {
-    Box::new(Unreadable {
-        path: path.clone(),
-        diagnostic,
-    })
+    Box::new(Unreadable { path: path.clone(), diagnostic })
 }
 
 fn read(session: &Session, item: Dynamic, at: &Path) -> Result<Value, Box<Unreadable>> {
@@ -78,10 +75,7 @@ fn read(session: &Session, item: Dynamic, at: &Path) -> Result<Value, Box<Unread
         let mut buffer = [0; 4];
         return read_text(session, value.encode_utf8(&mut buffer), at);
     }
-    let message = format!(
-        "a plan cannot hold a {}",
-        super::errors::type_name(item.type_name())
-    );
+    let message = format!("a plan cannot hold a {}", super::errors::type_name(item.type_name()));
     Err(unreadable(
         at,
         Diagnostic::error(Code::ScriptWrongType, message)
@@ -129,11 +123,8 @@ fn read_text(session: &Session, text: &str, at: &Path) -> Result<Value, Box<Unre
             Ok(_) => Ok(Value::string(text)),
             Err(name) => Err(unreadable(
                 at,
-                Diagnostic::error(
-                    Code::ScriptSecret,
-                    format!("the secret `{name}` cannot be put into text"),
-                )
-                .help("text is stored and shown; pass the secret on whole"),
+                Diagnostic::error(Code::ScriptSecret, format!("the secret `{name}` cannot be put into text"))
+                    .help("text is stored and shown; pass the secret on whole"),
             )),
         },
     }

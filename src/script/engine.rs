@@ -10,32 +10,37 @@ use rhai::packages::{
     ArithmeticPackage, BasicArrayPackage, BasicIteratorPackage, BasicMapPackage, BasicMathPackage,
     BasicStringPackage, LogicPackage, Package,
 };
-use rhai::{Dynamic, Engine, EvalAltResult, OptimizationLevel, Scope, Token};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, LexError, OptimizationLevel, Position, Scope, Token};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::FileName;
 use super::deferred::{self, Deferred};
 use super::errors;
-use super::files::{Project, forged};
+use super::files::Project;
 use super::params::Params;
 use super::resolver::Resolver;
-use super::session::{Found, Mode, Session, Shared, throw};
+use super::session::{Found, Mode, Session, Shared, take_thrown, throw};
 use super::spans::Spans;
 use super::tokens::{Tokens, has_private};
-use super::{Evaluation, Failure, Inputs, Limits, STDLIB, builtins, steps, strings};
+use super::{Evaluation, Failure, Inputs, Limits, STDLIB, builtins, lists, steps, strings};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{Digest, Header, Plan, Recorded, Recorder};
 
 /// Symbols of Rhai that plans do not have. `switch` takes its default arm on a value not known yet; `try`
 /// could swallow an error that must stop a plan; the rest makes code that a reviewer cannot follow.
-const DISABLED: [&str; 9] = [
-    "switch", "eval", "try", "catch", "throw", "type_of", "Fn", "call", "curry",
-];
+const DISABLED: [&str; 9] = ["switch", "eval", "try", "catch", "throw", "type_of", "Fn", "call", "curry"];
 
 /// Operations between two looks at clock and memory.
 const LOOK_EVERY: u64 = 256;
 
 /// What a recorded step may take besides the memory limit.
 const STEP_BYTES: usize = 8 << 10;
+
+/// The largest source that is compiled: Rhai's parser is quadratic in places.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
+
+/// Problems that are told; a loop can make thousands of the same.
+const MAX_PROBLEMS: usize = 50;
 
 /// Nested problems whose call stack is looked up by evaluating again.
 const MAX_STACKS: usize = 20;
@@ -45,6 +50,7 @@ const MAX_STACKS: usize = 20;
 pub(super) enum Stopped {
     Time,
     Memory,
+    Operations,
 }
 
 /// Thread CPU time in milliseconds.
@@ -94,8 +100,9 @@ pub(super) fn sandbox(session: &Shared, limits: &Limits) -> Engine {
     for symbol in DISABLED {
         engine.disable_symbol(symbol);
     }
-    free_reserved_words(&mut engine);
-    watch_resources(&mut engine, session, limits);
+    let deadline = cpu_ms() + limits.max_cpu_ms;
+    watch_tokens(&mut engine, deadline);
+    watch_resources(&mut engine, session, limits, deadline);
     let shared = Rc::clone(session);
     engine.on_print(move |text| {
         let text = shared.tokens.borrow().readable(text);
@@ -104,33 +111,48 @@ pub(super) fn sandbox(session: &Shared, limits: &Limits) -> Engine {
     let shared = Rc::clone(session);
     engine.on_debug(move |text, source, position| {
         let text = shared.tokens.borrow().readable(text);
-        shared
-            .prints
-            .borrow_mut()
-            .push(format!("{}:{position:?}: {text}", source.unwrap_or(&shared.main)));
+        shared.prints.borrow_mut().push(format!("{}:{position:?}: {text}", source.unwrap_or(&shared.main)));
     });
     deferred::register(&mut engine, session);
     strings::register(&mut engine, session);
+    lists::register(&mut engine, session);
     engine
 }
 
-/// Rhai reserves words for later; `default` is a key of every other parameter.
-fn free_reserved_words(engine: &mut Engine) {
+/// Rhai reserves words for later; `default` is a key of every other parameter. Tokens are also where a source that
+/// takes too long to compile is noticed.
+fn watch_tokens(engine: &mut Engine, deadline: u64) {
+    let count = Cell::new(0u64);
     #[allow(deprecated)] // marked as volatile, not as going away
-    engine.on_parse_token(|token, _, _| match token {
-        Token::Reserved(word) if *word == "default" => Token::Identifier(word),
-        token => token,
+    engine.on_parse_token(move |token, _, _| {
+        count.set(count.get() + 1);
+        if count.get() % LOOK_EVERY == 0 && cpu_ms() >= deadline {
+            return Token::LexError(
+                LexError::Runtime("the script takes too long to compile".to_owned()).into(),
+            );
+        }
+        match token {
+            Token::Reserved(word) if *word == "default" => Token::Identifier(word),
+            token => token,
+        }
     });
 }
 
-fn watch_resources(engine: &mut Engine, session: &Shared, limits: &Limits) {
-    let (deadline, memory) = (cpu_ms() + limits.max_cpu_ms, limits.max_memory_mib << 20);
+fn watch_resources(engine: &mut Engine, session: &Shared, limits: &Limits, deadline: u64) {
+    let (memory, most) = (limits.max_memory_mib << 20, limits.max_operations);
     let base = resident_bytes();
     let shared = Rc::clone(session);
+    // Our own count: callbacks run on copies of Rhai's.
+    let count = Cell::new(0u64);
     let next_memory_look = Cell::new(0u64);
-    engine.on_progress(move |operations| {
+    engine.on_progress(move |_| {
+        let operations = count.get() + 1;
+        count.set(operations);
         if operations % LOOK_EVERY != 0 {
             return None;
+        }
+        if operations > most {
+            return Some(Dynamic::from(Stopped::Operations));
         }
         if cpu_ms() >= deadline {
             return Some(Dynamic::from(Stopped::Time));
@@ -193,13 +215,8 @@ struct Attempt {
 
 fn attempt(inputs: &Inputs, mode: Mode) -> Attempt {
     let project = Project::new(inputs.root.clone(), inputs.limits.max_string_bytes);
-    let session = session(
-        project,
-        &inputs.script,
-        Params::new(inputs.params.clone()),
-        inputs.limits.max_steps,
-        mode,
-    );
+    let session =
+        session(project, &inputs.script, Params::new(inputs.params.clone()), inputs.limits.max_steps, mode);
     let mut engine = sandbox(&session, &inputs.limits);
     steps::register(&mut engine, &session, inputs);
     builtins::register(&mut engine, &session);
@@ -207,14 +224,17 @@ fn attempt(inputs: &Inputs, mode: Mode) -> Attempt {
     if mode != Mode::Collect {
         watch_variables(&mut engine, &session);
     }
-    let error = run(&engine, &session).err();
+    take_thrown();
+    let outcome = run(&engine, &session);
+    let error = match (outcome, take_thrown()) {
+        (Err(error), _) => Some(error),
+        // A list function swallowed it.
+        (Ok(()), Some((diagnostic, position))) => Some(throw(diagnostic, position)),
+        (Ok(()), None) => None,
+    };
     let unnamed_deferred = error.as_deref().is_some_and(errors::mentions_deferred);
-    let stopped = error.map(|error| errors::diagnostic(&session, &engine, &error));
-    Attempt {
-        session,
-        stopped,
-        unnamed_deferred,
-    }
+    let stopped = error.map(|error| errors::diagnostic(&session, &error));
+    Attempt { session, stopped, unnamed_deferred }
 }
 
 fn run(engine: &Engine, session: &Shared) -> Result<(), Box<EvalAltResult>> {
@@ -232,34 +252,68 @@ fn run(engine: &Engine, session: &Shared) -> Result<(), Box<EvalAltResult>> {
             return Err(throw(diagnostic, rhai::Position::NONE));
         }
     };
-    session.project.keep_source(&main, Arc::clone(&text));
-    let mut ast = engine.compile(&*text)?;
-    ast.set_source(&*main);
-    if let Some(position) = session.spans.borrow_mut().index(&main, &ast) {
-        return Err(throw(forged(&main), position));
-    }
+    let ast = compile(engine, session, &main, &text)?;
     let mut scope = Scope::new();
     engine.run_ast_with_scope(&mut scope, &ast)
 }
 
+/// Compiles a source under its name and refuses what the syntax tree shows to be wrong.
+pub(super) fn compile(
+    engine: &Engine,
+    session: &Session,
+    file: &FileName,
+    text: &Arc<str>,
+) -> Result<AST, Box<EvalAltResult>> {
+    session.project.keep_source(file, Arc::clone(text));
+    if text.len() > MAX_SOURCE_BYTES {
+        let message = format!("`{file}` has {} bytes, a source has at most {MAX_SOURCE_BYTES}", text.len());
+        return Err(throw(Diagnostic::error(Code::ScriptLimit, message), Position::NONE));
+    }
+    let mut ast = engine.compile(&**text)?;
+    ast.set_source(&**file);
+    if let Some((diagnostic, position)) = session.spans.borrow_mut().index(file, text, &ast) {
+        return Err(throw(diagnostic, position));
+    }
+    if let Some(function) = ast.iter_functions().find(|function| super::keywords::is_taken(function.name)) {
+        let message =
+            format!("`{}` is a function of the plan language and cannot be defined again", function.name);
+        let diagnostic =
+            Diagnostic::error(Code::ScriptMisplaced, message).help("give the function another name");
+        return Err(throw(diagnostic, find_definition(text, function.name)));
+    }
+    Ok(ast)
+}
+
+/// Where a function is defined; Rhai does not keep it.
+fn find_definition(text: &str, name: &str) -> Position {
+    let needle = format!("fn {name}");
+    let found = text.lines().enumerate().find_map(|(line, content)| {
+        let column = content.find(&needle)? + "fn ".len();
+        let column = content[..column].chars().count();
+        Some((u16::try_from(line + 1).ok()?, u16::try_from(column + 1).ok()?))
+    });
+    found.map_or(Position::NONE, |(line, column)| Position::new(line, column))
+}
+
 /// Evaluates a script, and again where that makes an error clearer: evaluation is deterministic.
 pub(super) fn evaluate(inputs: &Inputs) -> Result<Evaluation, Box<Failure>> {
+    let started = cpu_ms();
+    // Evaluating again makes errors clearer; a script that is slow to fail is not run over and over.
+    let has_time = || cpu_ms() - started < inputs.limits.max_cpu_ms;
     let first = attempt(inputs, Mode::Collect);
     let params_failed = first.session.params.borrow().failed;
     let mut diagnostics = Vec::new();
     let collected: Vec<Found> = first.session.problems.take();
     for (index, Found { diagnostic, nested }) in collected.into_iter().enumerate() {
-        let traced = (nested && index < MAX_STACKS)
+        let traced = (nested && index < MAX_STACKS && has_time())
             .then(|| attempt(inputs, Mode::StopAt(index)).stopped)
             .flatten()
             .filter(|traced| traced.code == diagnostic.code && traced.message == diagnostic.message);
         diagnostics.push(traced.unwrap_or(diagnostic));
     }
     if let Some(stopped) = first.stopped {
-        let clearer = first
-            .unnamed_deferred
-            .then(|| attempt(inputs, Mode::Watch).stopped)
-            .flatten();
+        let clearer =
+            (first.unnamed_deferred && has_time()).then(|| attempt(inputs, Mode::Watch).stopped).flatten();
         diagnostics.push(clearer.unwrap_or(stopped));
     } else {
         diagnostics.extend(first.session.params.borrow().unknown());
@@ -276,6 +330,12 @@ pub(super) fn evaluate(inputs: &Inputs) -> Result<Evaluation, Box<Failure>> {
         };
         diagnostics.retain(|diagnostic| about_params(diagnostic.code));
     }
+    if diagnostics.len() > MAX_PROBLEMS {
+        let more = diagnostics.len() - MAX_PROBLEMS;
+        diagnostics.truncate(MAX_PROBLEMS);
+        diagnostics
+            .push(Diagnostic::error(Code::ScriptLimit, format!("and {more} more problems, not shown")));
+    }
     // Files and terminals must not receive token characters.
     for diagnostic in &mut diagnostics {
         if has_private(&diagnostic.message) {
@@ -289,20 +349,11 @@ pub(super) fn evaluate(inputs: &Inputs) -> Result<Evaluation, Box<Failure>> {
     let session = first.session;
     let (prints, sources) = (session.prints.take(), session.project.sources().clone());
     if !diagnostics.is_empty() {
-        return Err(Box::new(Failure {
-            diagnostics,
-            prints,
-            sources,
-        }));
+        return Err(Box::new(Failure { diagnostics, prints, sources }));
     }
     let warnings = session.warnings.take();
     let plan = finish(inputs, &session);
-    Ok(Evaluation {
-        plan,
-        warnings,
-        prints,
-        sources,
-    })
+    Ok(Evaluation { plan, warnings, prints, sources })
 }
 
 fn finish(inputs: &Inputs, session: &Session) -> Plan<Recorded> {

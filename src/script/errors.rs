@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rhai::{Engine, EvalAltResult, LexError, ParseErrorType, Position};
+use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
 use super::FileName;
 use super::engine::Stopped;
@@ -49,18 +49,15 @@ fn innermost(error: &EvalAltResult) -> &EvalAltResult {
 }
 
 /// The diagnostic of an error.
-pub(super) fn diagnostic(session: &Session, engine: &Engine, error: &EvalAltResult) -> Diagnostic {
+pub(super) fn diagnostic(session: &Session, error: &EvalAltResult) -> Diagnostic {
     let mut file = Arc::clone(&session.main);
     let mut stack: Vec<Frame> = Vec::new();
     let mut at = error;
     loop {
         let (call, next, inner, position) = match at {
             EvalAltResult::ErrorInFunctionCall(name, source, inner, position) => {
-                let next: FileName = if source.is_empty() {
-                    Arc::clone(&file)
-                } else {
-                    source.as_str().into()
-                };
+                let next: FileName =
+                    if source.is_empty() { Arc::clone(&file) } else { source.as_str().into() };
                 (name.clone(), next, inner, *position)
             }
             EvalAltResult::ErrorInModule(path, inner, position) => (
@@ -72,22 +69,13 @@ pub(super) fn diagnostic(session: &Session, engine: &Engine, error: &EvalAltResu
             _ => break,
         };
         let (line, column) = line_column(position);
-        let call = if call.starts_with("anon$") {
-            "a closure".to_owned()
-        } else {
-            call
-        };
-        stack.push(Frame {
-            call,
-            file: Arc::clone(&file),
-            line,
-            column,
-        });
+        let call = if call.starts_with("anon$") { "a closure".to_owned() } else { call };
+        stack.push(Frame { call, file: Arc::clone(&file), line, column });
         file = next;
         at = inner;
     }
     stack.reverse();
-    let mut diagnostic = describe(session, engine, at, &file);
+    let mut diagnostic = describe(session, at, &file);
     if let Some(origin) = &mut diagnostic.origin {
         origin.stack = stack.into();
     }
@@ -99,7 +87,7 @@ fn origin(session: &Session, file: &FileName, position: Position) -> Origin {
 }
 
 /// The innermost error, without the calls.
-fn describe(session: &Session, engine: &Engine, error: &EvalAltResult, file: &FileName) -> Diagnostic {
+fn describe(session: &Session, error: &EvalAltResult, file: &FileName) -> Diagnostic {
     if let EvalAltResult::ErrorRuntime(payload, position) = error {
         if let Some(thrown) = payload.read_lock::<Thrown>() {
             let mut diagnostic = (*thrown.0).clone();
@@ -108,10 +96,7 @@ fn describe(session: &Session, engine: &Engine, error: &EvalAltResult, file: &Fi
             }
             return diagnostic;
         }
-        let text = payload
-            .clone()
-            .into_string()
-            .unwrap_or_else(|_| "the script stopped".to_owned());
+        let text = payload.clone().into_string().unwrap_or_else(|_| "the script stopped".to_owned());
         return Diagnostic::error(Code::ScriptRuntime, text).at(origin(session, file, *position));
     }
     let place = origin(session, file, error.position());
@@ -119,19 +104,14 @@ fn describe(session: &Session, engine: &Engine, error: &EvalAltResult, file: &Fi
         EvalAltResult::ErrorParsing(kind, position) => parse_error(session, kind, file, *position),
         EvalAltResult::ErrorVariableNotFound(name, _) => unknown_variable(session, name, file, place),
         EvalAltResult::ErrorModuleNotFound(name, _) => unknown_variable(session, name, file, place),
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => {
-            unknown_function(session, engine, signature, place)
-        }
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(session, signature, place),
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
             if super::tokens::has_private(name) {
                 return session.token_error(name, "a map key").at(place);
             }
-            Diagnostic::error(
-                Code::ScriptUnknownKey,
-                format!("the map has no key `{}`", name.escape_debug()),
-            )
-            .at(place)
-            .help("`\"key\" in map` asks whether it is there; `map.keys()` lists the keys")
+            Diagnostic::error(Code::ScriptUnknownKey, format!("the map has no key `{}`", name.escape_debug()))
+                .at(place)
+                .help("`\"key\" in map` asks whether it is there; `map.keys()` lists the keys")
         }
         EvalAltResult::ErrorIndexNotFound(key, _) => {
             let key = key.to_string();
@@ -179,24 +159,25 @@ fn describe(session: &Session, engine: &Engine, error: &EvalAltResult, file: &Fi
             place,
         ),
         EvalAltResult::ErrorTerminated(token, _) => match token.clone().try_cast::<Stopped>() {
+            Some(Stopped::Operations) => {
+                limit("the script runs too many operations", "max_operations", place)
+            }
             Some(Stopped::Memory) => limit("the script takes too much memory", "max_memory_mib", place),
             _ => limit("the script runs too long", "max_cpu_ms", place),
         },
         other => {
             // Rhai appends the position to its text; ours stands in front.
             let text = other.to_string();
-            let text = text
-                .rsplit_once(" (line ")
-                .map_or(text.as_str(), |(text, _)| text);
+            let text = text.rsplit_once(" (line ").map_or(text.as_str(), |(text, _)| text);
             Diagnostic::error(Code::ScriptRuntime, session.tokens.borrow().readable(text)).at(place)
         }
     }
 }
 
 fn limit(message: &str, setting: &str, place: Origin) -> Diagnostic {
-    Diagnostic::error(Code::ScriptLimit, message)
-        .at(place)
-        .help(format!("plans are short and finite; where one must be larger, raise {setting} under `[limits]` in clawd.toml"))
+    Diagnostic::error(Code::ScriptLimit, message).at(place).help(format!(
+        "plans are short and finite; where one must be larger, raise {setting} under `[limits]` in clawd.toml"
+    ))
 }
 
 fn handle_error(session: &Session, use_: &str, place: Origin) -> Diagnostic {
@@ -212,10 +193,8 @@ fn handle_error(session: &Session, use_: &str, place: Origin) -> Diagnostic {
 
 /// Names that a source declares: after `let`, `const`, `for`, `as`, `fn` and in parameter lists.
 fn declared_names(text: &str) -> Vec<String> {
-    let words: Vec<&str> = text
-        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words: Vec<&str> =
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
     words
         .windows(2)
         .filter(|pair| matches!(pair[0], "let" | "const" | "for" | "as"))
@@ -224,35 +203,17 @@ fn declared_names(text: &str) -> Vec<String> {
 }
 
 fn unknown_variable(session: &Session, name: &str, file: &FileName, place: Origin) -> Diagnostic {
-    let names = session
-        .project
-        .sources()
-        .get(file)
-        .map(|text| declared_names(text))
-        .unwrap_or_default();
-    let is_function = BUILTINS
-        .iter()
-        .map(|builtin| builtin.name)
-        .chain(Registry::all().names())
-        .any(|known| known == name);
-    let mut diagnostic = Diagnostic::error(
-        Code::ScriptUnknownVariable,
-        format!("there is no variable `{name}`"),
-    )
-    .at(place);
-    if let Some(near) = nearest(
-        name,
-        names.iter().map(String::as_str).filter(|known| *known != name),
-    ) {
-        diagnostic = diagnostic
-            .help(format!("did you mean `{near}`?"))
-            .fix("use the variable that exists", near);
+    let names = session.project.sources().get(file).map(|text| declared_names(text)).unwrap_or_default();
+    let is_function =
+        BUILTINS.iter().map(|builtin| builtin.name).chain(Registry::all().names()).any(|known| known == name);
+    let mut diagnostic =
+        Diagnostic::error(Code::ScriptUnknownVariable, format!("there is no variable `{name}`")).at(place);
+    if let Some(near) = nearest(name, names.iter().map(String::as_str).filter(|known| *known != name)) {
+        diagnostic =
+            diagnostic.help(format!("did you mean `{near}`?")).fix("use the variable that exists", near);
     } else if is_function {
         diagnostic = diagnostic.help(format!("`{name}` is a function: call it with parentheses"));
-    } else if super::stdlib::MODULES
-        .iter()
-        .any(|(module, _)| *module == format!("std/{name}"))
-    {
+    } else if super::stdlib::MODULES.iter().any(|(module, _)| *module == format!("std/{name}")) {
         diagnostic = diagnostic.help(format!("import it first: import \"std/{name}\" as {name};"));
     } else {
         diagnostic = diagnostic.help("variables are declared with `let` before they are used; functions do not see the variables outside them");
@@ -260,17 +221,23 @@ fn unknown_variable(session: &Session, name: &str, file: &FileName, place: Origi
     diagnostic
 }
 
-fn unknown_function(session: &Session, engine: &Engine, signature: &str, place: Origin) -> Diagnostic {
+fn unknown_function(session: &Session, signature: &str, place: Origin) -> Diagnostic {
     let (name, args) = signature.split_once(" (").unwrap_or((signature, ""));
     let args = args.trim_end_matches(')');
+    let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
+    if !args.is_empty() && !name.contains(word) && !args.contains("Deferred") && !args.contains("Secret") {
+        // An operator.
+        let types: Vec<&str> = args.split(", ").map(type_name).collect();
+        let message = format!("`{name}` does not work on {}", types.join(" and "));
+        return Diagnostic::error(Code::ScriptWrongType, message).at(place);
+    }
+    if name.contains(word) && !name.chars().all(word) {
+        // Rhai puts some plain sentences here.
+        return Diagnostic::error(Code::ScriptRuntime, session.tokens.borrow().readable(signature)).at(place);
+    }
     if args.contains("Deferred") || args.contains("Secret") {
         let known = BUILTINS.iter().any(|builtin| builtin.name == name);
-        if let Some(reference) = session
-            .touched
-            .borrow()
-            .as_ref()
-            .filter(|_| args.contains("Deferred"))
-        {
+        if let Some(reference) = session.touched.borrow().as_ref().filter(|_| args.contains("Deferred")) {
             return session.deferred_error(reference, &format!("`{name}`")).at(place);
         }
         let what = if known {
@@ -280,9 +247,7 @@ fn unknown_function(session: &Session, engine: &Engine, signature: &str, place: 
         };
         return Diagnostic::error(Code::ScriptDeferred, format!("`{name}` {what}")).at(place);
     }
-    let (module, bare) = name
-        .rsplit_once("::")
-        .map_or((None, name), |(module, bare)| (Some(module), bare));
+    let (module, bare) = name.rsplit_once("::").map_or((None, name), |(module, bare)| (Some(module), bare));
     let module_names = session.module_functions.borrow();
     let candidates: Vec<&str> = match module {
         Some(_) => module_names.values().flatten().map(String::as_str).collect(),
@@ -293,7 +258,6 @@ fn unknown_function(session: &Session, engine: &Engine, signature: &str, place: 
             .chain(METHODS)
             .collect(),
     };
-    let _ = engine;
     if candidates.contains(&bare) {
         let types: Vec<&str> = args.split(", ").map(type_name).collect();
         let message = format!("`{name}` cannot be called with ({})", types.join(", "));
@@ -314,15 +278,12 @@ fn unknown_function(session: &Session, engine: &Engine, signature: &str, place: 
         }
         return diagnostic;
     }
-    let diagnostic = Diagnostic::error(
-        Code::ScriptUnknownFunction,
-        format!("there is no function `{name}`"),
-    )
-    .at(place);
+    let diagnostic =
+        Diagnostic::error(Code::ScriptUnknownFunction, format!("there is no function `{name}`")).at(place);
     match nearest(bare, candidates) {
-        Some(near) => diagnostic
-            .help(format!("did you mean `{near}`?"))
-            .fix("call the function that exists", near),
+        Some(near) => {
+            diagnostic.help(format!("did you mean `{near}`?")).fix("call the function that exists", near)
+        }
         None => diagnostic.help("`clawd docs` lists the primitives and functions"),
     }
 }
@@ -332,6 +293,15 @@ fn parse_error(session: &Session, kind: &ParseErrorType, file: &FileName, positi
     match kind {
         ParseErrorType::VariableUndefined(name) | ParseErrorType::ModuleUndefined(name) => {
             return unknown_variable(session, name, file, place);
+        }
+        ParseErrorType::BadInput(LexError::Runtime(text)) => return limit(text, "max_cpu_ms", place),
+        ParseErrorType::Reserved(word) if matches!(word.as_str(), "null" | "nil") => {
+            return Diagnostic::error(
+                Code::ScriptSyntax,
+                format!("`{word}` is not part of the plan language"),
+            )
+            .at(place)
+            .help("nothing is written `()`");
         }
         ParseErrorType::ExprTooDeep => {
             return Diagnostic::error(Code::ScriptLimit, "an expression is nested too deeply")
@@ -356,11 +326,8 @@ fn parse_error(session: &Session, kind: &ParseErrorType, file: &FileName, positi
                 "try" | "catch" | "throw" => "plans do not catch errors; `assert` and `fail` report them",
                 _ => "plans do not have it: what a plan does must be plain to read",
             };
-            Diagnostic {
-                message: format!("`{word}` is not part of the plan language"),
-                ..diagnostic
-            }
-            .help(help)
+            Diagnostic { message: format!("`{word}` is not part of the plan language"), ..diagnostic }
+                .help(help)
         }
         _ => diagnostic,
     }

@@ -66,12 +66,7 @@ pub struct Project {
 
 impl Project {
     pub(super) fn new(root: PathBuf, max_bytes: usize) -> Self {
-        Self {
-            root,
-            max_bytes,
-            sources: RefCell::default(),
-            digests: RefCell::default(),
-        }
+        Self { root, max_bytes, sources: RefCell::default(), digests: RefCell::default() }
     }
 
     pub(super) fn sources(&self) -> std::cell::Ref<'_, Sources> {
@@ -98,29 +93,20 @@ impl Project {
         if relative.is_absolute() {
             return Err(outside("is an absolute path"));
         }
-        if relative
-            .components()
-            .any(|part| matches!(part, Component::ParentDir))
-        {
+        if relative.components().any(|part| matches!(part, Component::ParentDir)) {
             return Err(outside("leads upwards with `..`"));
         }
-        if relative.components().next() == Some(Component::Normal(".clawd".as_ref())) {
-            return Err(outside("is clawd's own state, which differs from run to run"));
-        }
         let unreadable = |error: &std::io::Error| {
-            Diagnostic::error(
-                Code::ScriptFile,
-                format!("cannot read `{}`: {error}", path.escape_debug()),
-            )
-            .help("paths are relative to the project's root")
+            Diagnostic::error(Code::ScriptFile, format!("cannot read `{}`: {error}", path.escape_debug()))
+                .help("paths are relative to the project's root")
         };
         let root = self.root.canonicalize().map_err(|error| unreadable(&error))?;
-        let real = root
-            .join(relative)
-            .canonicalize()
-            .map_err(|error| unreadable(&error))?;
+        let real = root.join(relative).canonicalize().map_err(|error| unreadable(&error))?;
         if !real.starts_with(&root) {
             return Err(outside("leads out of the project through a link"));
+        }
+        if real.starts_with(root.join(".clawd")) {
+            return Err(outside("is clawd's own state, which differs from run to run"));
         }
         let metadata = fs::metadata(&real).map_err(|error| unreadable(&error))?;
         if !metadata.is_file() {
@@ -130,18 +116,13 @@ impl Project {
             ));
         }
         if metadata.len() > self.max_bytes as u64 {
-            let message = format!(
-                "`{path}` has {} bytes, at most {} are read",
-                metadata.len(),
-                self.max_bytes
-            );
+            let message =
+                format!("`{path}` has {} bytes, at most {} are read", metadata.len(), self.max_bytes);
             return Err(Diagnostic::error(Code::ScriptLimit, message)
                 .help("raise `max_string_bytes` under `[limits]` in clawd.toml"));
         }
         let bytes = fs::read(&real).map_err(|error| unreadable(&error))?;
-        self.digests
-            .borrow_mut()
-            .insert(path.to_owned(), sha256_hex(&bytes));
+        self.digests.borrow_mut().insert(path.to_owned(), sha256_hex(&bytes));
         let text = String::from_utf8(bytes)
             .map_err(|_| Diagnostic::error(Code::ScriptFile, format!("`{path}` is not UTF-8 text")))?;
         if has_private(&text) {

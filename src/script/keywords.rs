@@ -99,3 +99,10 @@ pub(super) const METHODS: [&str; 30] = [
     "to_float",
     "parse_int",
 ];
+
+/// Whether a script may not define a function of this name: a reviewer must be able to trust the words.
+pub(super) fn is_taken(name: &str) -> bool {
+    BUILTINS.iter().any(|builtin| builtin.name == name)
+        || crate::primitives::Registry::all().get(name).is_some()
+        || matches!(name, "print" | "debug" | "to_string" | "to_debug")
+}

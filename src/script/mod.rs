@@ -11,6 +11,7 @@ mod engine;
 mod errors;
 mod files;
 mod keywords;
+mod lists;
 mod model;
 mod params;
 mod resolver;

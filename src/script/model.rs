@@ -9,13 +9,13 @@ use rhai::{Dynamic, Engine, EvalAltResult, Map as RhaiMap, Scope};
 
 use super::convert::{to_dynamic, to_map};
 use super::deferred::Deferred;
-use super::engine::{sandbox, session};
-use super::files::{Project, forged};
+use super::engine::{compile, sandbox, session};
+use super::files::Project;
 use super::params::Params;
 use super::session::{Mode, Shared, throw};
 use super::{Limits, errors, on_own_thread};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::providers::sim::{ModelError, StackModel};
+use crate::providers::model::{ModelError, StackModel};
 use crate::value::{Address, Map, Path as ValuePath, Reference, Value};
 
 /// The primitive's place in the address of a handle that stands for a module's variable.
@@ -62,20 +62,14 @@ impl ScriptModel {
             to_map(&session, result).map_err(|unreadable| throw(unreadable.diagnostic, rhai::Position::NONE))
         });
         match result {
-            Ok(map) => Ok(map
-                .into_iter()
-                .map(|(key, value)| (key, without_handles(value)))
-                .collect()),
-            Err(error) => Err(model_error(&errors::diagnostic(&session, &engine, &error))),
+            Ok(map) => Ok(map.into_iter().map(|(key, value)| (key, without_handles(value))).collect()),
+            Err(error) => Err(model_error(&errors::diagnostic(&session, &error))),
         }
     }
 }
 
 fn model_error(diagnostic: &Diagnostic) -> ModelError {
-    let place = diagnostic
-        .origin
-        .as_ref()
-        .map_or(String::new(), |origin| format!("{origin}: "));
+    let place = diagnostic.origin.as_ref().map_or(String::new(), |origin| format!("{origin}: "));
     let text = format!("{place}{}", diagnostic.message);
     match diagnostic.code {
         Code::ScriptDeferred | Code::ScriptDeferredCut => ModelError::NeedsUnknown(text),
@@ -91,22 +85,14 @@ fn run(
     args: &[(&str, &Map)],
 ) -> Result<RhaiMap, Box<EvalAltResult>> {
     let main = Arc::clone(&session.main);
-    session.project.keep_source(&main, source.into());
-    let mut ast = engine.compile(source)?;
-    ast.set_source(&*main);
-    if let Some(position) = session.spans.borrow_mut().index(&main, &ast) {
-        return Err(throw(forged(&main), position));
-    }
+    let ast = compile(engine, session, &main, &source.into())?;
     let args: Vec<Dynamic> = args
         .iter()
         .map(|(prefix, map)| {
             Dynamic::from_map(
                 map.iter()
                     .map(|(key, value)| {
-                        (
-                            key.as_str().into(),
-                            to_dynamic(value, handle(prefix, key).as_ref()),
-                        )
+                        (key.as_str().into(), to_dynamic(value, handle(prefix, key).as_ref()))
                     })
                     .collect(),
             )
@@ -117,14 +103,8 @@ fn run(
     let result = engine.call_fn::<Dynamic>(&mut scope, &ast, function, args)?;
     let found = result.type_name();
     result.try_cast_result::<RhaiMap>().map_err(|_| {
-        let message = format!(
-            "`{function}` must return a map, it returned a {}",
-            errors::type_name(found)
-        );
-        throw(
-            Diagnostic::error(Code::ScriptWrongType, message),
-            rhai::Position::NONE,
-        )
+        let message = format!("`{function}` must return a map, it returned a {}", errors::type_name(found));
+        throw(Diagnostic::error(Code::ScriptWrongType, message), rhai::Position::NONE)
     })
 }
 
@@ -135,10 +115,7 @@ fn handle(prefix: &str, key: &str) -> Option<Deferred> {
         // A resource address is no step's name; it becomes the path.
         Err(_) => (Address::new(VARIABLE, prefix).ok()?, ValuePath::root().key(key)),
     };
-    Some(Deferred {
-        reference: Arc::new(Reference { step, path }),
-        schema: None,
-    })
+    Some(Deferred { reference: Arc::new(Reference { step, path }), schema: None })
 }
 
 /// What a model returns holds unknown leaves, not handles.
@@ -146,11 +123,9 @@ fn without_handles(value: Value) -> Value {
     match value {
         Value::Ref(_) | Value::Template(_) => Value::Unknown,
         Value::List(items) => Value::List(items.into_iter().map(without_handles).collect()),
-        Value::Map(map) => Value::Map(
-            map.into_iter()
-                .map(|(key, item)| (key, without_handles(item)))
-                .collect(),
-        ),
+        Value::Map(map) => {
+            Value::Map(map.into_iter().map(|(key, item)| (key, without_handles(item))).collect())
+        }
         other => other,
     }
 }
@@ -161,11 +136,6 @@ impl StackModel for ScriptModel {
     }
 
     fn outputs(&self, file: &Path, source: &str, vars: &Map, resources: &Map) -> Result<Map, ModelError> {
-        self.call(
-            file,
-            source,
-            "outputs",
-            &[(VARIABLE, vars), ("resource", resources)],
-        )
+        self.call(file, source, "outputs", &[(VARIABLE, vars), ("resource", resources)])
     }
 }

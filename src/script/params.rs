@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use regex_lite::Regex;
 use rhai::{Dynamic, ImmutableString, Map as RhaiMap, NativeCallContext};
 
+use super::builtins::holds_private;
 use super::convert::{to_dynamic, to_map};
-use super::session::{Native, Session};
+use super::session::{Native, Session, throw};
 use super::spans::Side;
 use super::tokens::has_private;
 use super::{Given, files};
@@ -44,14 +45,15 @@ const TYPES: [(&str, Type); 6] = [
     ("map", Type::Map),
 ];
 
+/// Matching takes time that grows with both.
+const MAX_PATTERN_BYTES: usize = 512;
+const MAX_MATCHED_BYTES: usize = 4096;
+
 const KEYS: [&str; 7] = ["type", "default", "min", "max", "choices", "pattern", "doc"];
 
 impl Type {
     fn name(self) -> &'static str {
-        TYPES
-            .iter()
-            .find(|(_, it)| *it == self)
-            .map_or("", |(name, _)| name)
+        TYPES.iter().find(|(_, it)| *it == self).map_or("", |(name, _)| name)
     }
 
     /// What stands in for a parameter that is missing, so that the evaluation can go on to the next one.
@@ -83,11 +85,7 @@ impl Type {
         match self {
             Self::String => Some(Value::string(text)),
             Self::Int => text.parse().ok().map(Value::Int),
-            Self::Float => text
-                .parse()
-                .ok()
-                .filter(|number: &f64| number.is_finite())
-                .map(Value::Float),
+            Self::Float => text.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Float),
             Self::Bool => text.parse().ok().map(Value::Bool),
             Self::List | Self::Map => serde_json::from_str::<serde_json::Value>(text)
                 .ok()
@@ -118,11 +116,7 @@ impl Spec {
                 || format!("the keys are: {}", KEYS.join(", ")),
                 |near| format!("did you mean `{near}`?"),
             );
-            return Err((
-                "",
-                format!("a parameter has no `{}`", unknown.escape_debug()),
-                Some(help),
-            ));
+            return Err(("", format!("a parameter has no `{}`", unknown.escape_debug()), Some(help)));
         }
         let types = || TYPES.map(|(name, _)| format!("\"{name}\"")).join(", ");
         let kind = match map.get("type").map(Value::as_str) {
@@ -133,10 +127,7 @@ impl Spec {
                     Some(format!("one of {}", types())),
                 ));
             }
-            Some(name) => TYPES
-                .iter()
-                .find(|(known, _)| Some(*known) == name)
-                .map(|(_, kind)| *kind),
+            Some(name) => TYPES.iter().find(|(known, _)| Some(*known) == name).map(|(_, kind)| *kind),
         };
         let Some(kind) = kind else {
             return Err(("type", format!("`type` is one of {}", types()), None));
@@ -150,20 +141,22 @@ impl Spec {
         };
         let pattern = match map.get("pattern") {
             None => None,
-            Some(Value::String(text)) if kind == Type::String => match Regex::new(&format!("^(?:{text})$")) {
-                Ok(regex) => Some((text.to_string(), regex)),
-                Err(error) => {
-                    return Err((
-                        "pattern",
-                        format!("`{text}` is not a regular expression: {error}"),
-                        None,
-                    ));
+            Some(Value::String(text)) if kind == Type::String && text.len() <= MAX_PATTERN_BYTES => {
+                match Regex::new(&format!("^(?:{text})$")) {
+                    Ok(regex) => Some((text.to_string(), regex)),
+                    Err(error) => {
+                        return Err((
+                            "pattern",
+                            format!("`{text}` is not a regular expression: {error}"),
+                            None,
+                        ));
+                    }
                 }
-            },
+            }
             Some(_) => {
                 return Err((
                     "pattern",
-                    "`pattern` is text, and for strings only".to_owned(),
+                    format!("`pattern` is text of at most {MAX_PATTERN_BYTES} bytes, and for strings only"),
                     None,
                 ));
             }
@@ -173,24 +166,12 @@ impl Spec {
             Some(Value::List(items)) if items.iter().all(|item| kind.fits(item)) => Some(items.clone()),
             Some(_) => return Err(("choices", format!("`choices` is a list of {}", kind.name()), None)),
         };
-        let doc = map
-            .get("doc")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        let spec = Self {
-            kind,
-            default: None,
-            min: number("min")?,
-            max: number("max")?,
-            choices,
-            pattern,
-            doc,
-        };
+        let doc = map.get("doc").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let spec =
+            Self { kind, default: None, min: number("min")?, max: number("max")?, choices, pattern, doc };
         let default = map.get("default").cloned();
         if let Some(default) = &default {
-            spec.check(default)
-                .map_err(|message| ("default", format!("the default {message}"), None))?;
+            spec.check(default).map_err(|message| ("default", format!("the default {message}"), None))?;
         }
         Ok(Self { default, ..spec })
     }
@@ -199,12 +180,7 @@ impl Spec {
     fn check(&self, value: &Value) -> Result<(), String> {
         let shown = || crate::plan::render::leaf(value);
         if !self.kind.fits(value) {
-            return Err(format!(
-                "is {}, a {}; expected {}",
-                shown(),
-                value.kind(),
-                self.kind.name()
-            ));
+            return Err(format!("is {}, a {}; expected {}", shown(), value.kind(), self.kind.name()));
         }
         #[allow(clippy::cast_precision_loss)] // compared with bounds only
         let number = match value {
@@ -223,15 +199,11 @@ impl Spec {
             return Err(format!("is {}, at most {max} is expected", shown()));
         }
         if let Some(choices) = self.choices.as_ref().filter(|choices| !choices.contains(value)) {
-            let list = choices
-                .iter()
-                .map(crate::plan::render::leaf)
-                .collect::<Vec<_>>()
-                .join(", ");
+            let list = choices.iter().map(crate::plan::render::leaf).collect::<Vec<_>>().join(", ");
             return Err(format!("is {}, expected one of {list}", shown()));
         }
         if let (Some((text, regex)), Some(value)) = (&self.pattern, value.as_str())
-            && !regex.is_match(value)
+            && (value.len() > MAX_MATCHED_BYTES || !regex.is_match(value))
         {
             return Err(format!("is {}, which does not match {text}", shown()));
         }
@@ -241,10 +213,7 @@ impl Spec {
 
 impl Params {
     pub(super) fn new(given: BTreeMap<String, Given>) -> Self {
-        Self {
-            given,
-            ..Self::default()
-        }
+        Self { given, ..Self::default() }
     }
 
     /// The given parameters that the script never declared.
@@ -257,10 +226,7 @@ impl Params {
                 let help = match nearest(name, declared()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None if self.declared.is_empty() => "the plan has no parameters".to_owned(),
-                    None => format!(
-                        "its parameters are: {}",
-                        declared().collect::<Vec<_>>().join(", ")
-                    ),
+                    None => format!("its parameters are: {}", declared().collect::<Vec<_>>().join(", ")),
                 };
                 Diagnostic::error(
                     Code::ScriptUnknownParam,
@@ -277,36 +243,25 @@ impl Params {
         };
         let value = match (self.given.get(name), &spec.default) {
             (Some(Given::Text(text)), _) => {
-                if has_private(text) {
-                    return Err(files::forged(&format!("--param {name}")));
-                }
                 let read = spec.kind.read(text);
                 read.ok_or_else(|| {
-                    wrong(format!(
-                        "is \"{}\"; expected {}",
-                        text.escape_debug(),
-                        spec.kind.name()
-                    ))
+                    wrong(format!("is \"{}\"; expected {}", text.escape_debug(), spec.kind.name()))
                 })?
             }
             (Some(Given::Value(value)), _) => value.clone(),
             (None, Some(default)) => return Ok(default.clone()),
             (None, None) => {
-                let about = if spec.doc.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {}", spec.doc)
-                };
+                let about = if spec.doc.is_empty() { String::new() } else { format!(": {}", spec.doc) };
                 return Err(Diagnostic::error(
                     Code::ScriptMissingParam,
-                    format!(
-                        "the parameter `{name}` ({}) is not given{about}",
-                        spec.kind.name()
-                    ),
+                    format!("the parameter `{name}` ({}) is not given{about}", spec.kind.name()),
                 )
                 .help(format!("give it with `--param {name}=...`")));
             }
         };
+        if holds_private(&value) {
+            return Err(files::forged(&format!("the parameter {name}")));
+        }
         spec.check(&value).map_err(wrong)?;
         Ok(value)
     }
@@ -319,12 +274,13 @@ pub(super) fn param(
     name: &ImmutableString,
     spec: RhaiMap,
 ) -> Native<Dynamic> {
+    if has_private(name) {
+        let diagnostic = session.token_error(name, "a parameter's name").at(session.call_origin(cx));
+        return Err(throw(diagnostic, cx.call_position()));
+    }
     let file = session.file(cx);
     let at = |key: &str, side: Side| {
-        let position = session
-            .spans
-            .borrow()
-            .entry(&file, cx.call_position(), &Path::root().key(key), side);
+        let position = session.spans.borrow().entry(&file, cx.call_position(), &Path::root().key(key), side);
         session.origin(&file, position.unwrap_or_else(|| cx.call_position()))
     };
     let fail = |diagnostic: Diagnostic| {
@@ -367,10 +323,6 @@ pub(super) fn param(
             spec.kind.stand_in()
         }
     };
-    session
-        .params
-        .borrow_mut()
-        .declared
-        .insert(name.as_str(), value.clone());
+    session.params.borrow_mut().declared.insert(name.as_str(), value.clone());
     Ok(to_dynamic(&value, None))
 }

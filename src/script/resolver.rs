@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared as RhaiShared};
 
-use super::files::forged;
+use super::engine::compile;
 use super::session::{Session, Shared, throw};
 use super::stdlib;
+use super::tokens::has_private;
 use crate::diagnostic::{Code, Diagnostic, nearest};
 
 pub(super) struct Resolver {
@@ -21,11 +22,7 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new(session: &Shared) -> Self {
-        Self {
-            session: Rc::clone(session),
-            loaded: RefCell::default(),
-            loading: RefCell::default(),
-        }
+        Self { session: Rc::clone(session), loaded: RefCell::default(), loading: RefCell::default() }
     }
 
     fn load(
@@ -45,23 +42,12 @@ impl Resolver {
                 .into(),
         };
         let file: Arc<str> = name.into();
-        session.project.keep_source(&file, Arc::clone(&text));
         let inside = |error: Box<EvalAltResult>| -> Box<EvalAltResult> {
             EvalAltResult::ErrorInModule(name.to_owned(), error, position).into()
         };
-        let mut ast = engine.compile(&*text).map_err(|error| inside(error.into()))?;
-        ast.set_source(name);
-        if let Some(at) = session.spans.borrow_mut().index(&file, &ast) {
-            return Err(inside(throw(forged(name), at)));
-        }
-        let functions = ast
-            .iter_functions()
-            .map(|function| function.name.to_owned())
-            .collect();
-        session
-            .module_functions
-            .borrow_mut()
-            .insert(name.to_owned(), functions);
+        let ast = compile(engine, session, &file, &text).map_err(inside)?;
+        let functions = ast.iter_functions().map(|function| function.name.to_owned()).collect();
+        session.module_functions.borrow_mut().insert(name.to_owned(), functions);
         Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(inside)
     }
 }
@@ -79,11 +65,8 @@ fn missing(path: &str, diagnostic: Diagnostic) -> Diagnostic {
             known().collect::<Vec<_>>().join(", ")
         ),
     };
-    Diagnostic::error(
-        Code::ScriptModule,
-        format!("there is no module \"{}\"", path.escape_debug()),
-    )
-    .help(help)
+    Diagnostic::error(Code::ScriptModule, format!("there is no module \"{}\"", path.escape_debug()))
+        .help(help)
 }
 
 impl ModuleResolver for Resolver {
@@ -94,6 +77,20 @@ impl ModuleResolver for Resolver {
         path: &str,
         position: Position,
     ) -> Result<RhaiShared<Module>, Box<EvalAltResult>> {
+        if path.starts_with('/') {
+            let diagnostic = Diagnostic::error(
+                Code::ScriptOutside,
+                format!("`{}` is an absolute path", path.escape_debug()),
+            )
+            .help("modules are named from the project's root");
+            return Err(throw(diagnostic, position));
+        }
+        if has_private(path) {
+            return Err(throw(self.session.token_error(path, "a module's name"), position));
+        }
+        let path: String =
+            path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/");
+        let path = path.as_str();
         let name = if path.starts_with("std/") || path.ends_with(".rhai") {
             path.to_owned()
         } else {

@@ -65,8 +65,22 @@ pub(super) struct Thrown(pub(super) Box<Diagnostic>);
 /// The result of a native function.
 pub(super) type Native<T> = Result<T, Box<EvalAltResult>>;
 
+thread_local! {
+    /// The first diagnostic thrown since the evaluation began. Some of Rhai's list functions swallow the errors of
+    /// their callbacks; what was thrown ends the evaluation all the same.
+    static THROWN: RefCell<Option<(Diagnostic, Position)>> = const { RefCell::new(None) };
+}
+
+/// Forgets what was thrown, and returns it.
+pub(super) fn take_thrown() -> Option<(Diagnostic, Position)> {
+    THROWN.take()
+}
+
 /// Throws a diagnostic; it is found again in `errors`.
 pub(super) fn throw(diagnostic: Diagnostic, position: Position) -> Box<EvalAltResult> {
+    THROWN.with_borrow_mut(|thrown| {
+        thrown.get_or_insert_with(|| (diagnostic.clone(), position));
+    });
     EvalAltResult::ErrorRuntime(rhai::Dynamic::from(Thrown(Box::new(diagnostic))), position).into()
 }
 
@@ -93,20 +107,26 @@ impl Session {
     pub(super) fn origin(&self, file: &FileName, position: Position) -> Origin {
         let (line, column) = line_column(position);
         let length = self.project.sources().word_length(file, line, column);
-        Origin {
-            length,
-            ..Origin::at(Arc::clone(file), line, column)
+        Origin { length, ..Origin::at(Arc::clone(file), line, column) }
+    }
+
+    /// The place of a property: Rhai gives the dot or bracket before it.
+    pub(super) fn property_origin(&self, cx: &NativeCallContext<'_>) -> Origin {
+        let file = self.file(cx);
+        let dot = self.origin(&file, cx.call_position());
+        if dot.length != 1 {
+            return dot;
         }
+        let column = dot.column + 1;
+        let length = self.project.sources().word_length(&file, dot.line, column);
+        Origin { column, length, ..dot }
     }
 
     /// Notes a problem and goes on, or stops where the mode says so.
     pub(super) fn report(&self, diagnostic: Diagnostic, cx: &NativeCallContext<'_>) -> Native<()> {
         let count = {
             let mut problems = self.problems.borrow_mut();
-            problems.push(Found {
-                diagnostic: diagnostic.clone(),
-                nested: !self.is_top_level(cx),
-            });
+            problems.push(Found { diagnostic: diagnostic.clone(), nested: !self.is_top_level(cx) });
             problems.len()
         };
         match self.mode {
@@ -148,16 +168,13 @@ pub(super) fn line_column(position: Position) -> (u32, u32) {
 /// The error of using a value that is not known yet.
 pub(super) fn deferred(reference: &Reference, use_: &str) -> Diagnostic {
     let known_by = if reference.step.primitive() == super::model::VARIABLE {
-        format!(
-            "the variable `{}` is not known while planning",
-            reference.step.name()
-        )
+        format!("the variable `{}` is not known while planning", reference.step.name())
     } else {
         format!("it is known after `{}` is applied", reference.step)
     };
     Diagnostic::error(Code::ScriptDeferred, format!("{use_} needs the value of `{reference}` now; {known_by}"))
         .label("needs a value that is not there yet")
-        .help("pass the value on: as an argument, inside a list, map or \"${...}\"; decide on parameters or files instead")
+        .help("pass the value on: as an argument, inside a list, map or `${...}` in backticks; decide on parameters or files instead")
 }
 
 /// The error of using a secret.

@@ -9,8 +9,5 @@ pub const MODULES: [(&str, &str); 4] = [
 ];
 
 pub(super) fn source(name: &str) -> Option<&'static str> {
-    MODULES
-        .iter()
-        .find(|(module, _)| *module == name)
-        .map(|(_, source)| *source)
+    MODULES.iter().find(|(module, _)| *module == name).map(|(_, source)| *source)
 }

@@ -20,18 +20,9 @@ use crate::value::{Address, Map, Path, Reference, Value};
 
 /// Arguments that every primitive takes, with what they mean.
 pub const COMMON_ARGUMENTS: [(&str, &str); 3] = [
-    (
-        "after",
-        "steps that must be applied before this one; orders applying only",
-    ),
-    (
-        "timeout",
-        "the longest one try may take: seconds, or text like \"90s\", \"2h\"",
-    ),
-    (
-        "retries",
-        "tries after the first, when the failure is one that may pass",
-    ),
+    ("after", "steps that must be applied before this one; orders applying only"),
+    ("timeout", "the longest one try may take: seconds, or text like \"90s\", \"2h\""),
+    ("retries", "tries after the first, when the failure is one that may pass"),
 ];
 
 /// The most retries a step may ask for.
@@ -48,25 +39,12 @@ pub(super) fn register(engine: &mut Engine, session: &Shared, inputs: &Inputs) {
             continue;
         }
         let shared = Shared::clone(session);
-        engine.register_fn(
-            primitive.name,
-            move |cx: NativeCallContext<'_>, name: Dynamic, args: Dynamic| {
-                Call {
-                    session: &shared,
-                    primitive,
-                    cx: &cx,
-                }
-                .record(name, args)
-            },
-        );
+        engine.register_fn(primitive.name, move |cx: NativeCallContext<'_>, name: Dynamic, args: Dynamic| {
+            Call { session: &shared, primitive, cx: &cx }.record(name, args)
+        });
         let shared = Shared::clone(session);
         engine.register_fn(primitive.name, move |cx: NativeCallContext<'_>, name: Dynamic| {
-            Call {
-                session: &shared,
-                primitive,
-                cx: &cx,
-            }
-            .record(name, Dynamic::from_map(RhaiMap::new()))
+            Call { session: &shared, primitive, cx: &cx }.record(name, Dynamic::from_map(RhaiMap::new()))
         });
     }
 }
@@ -104,10 +82,7 @@ impl Call<'_> {
         let address = self.address(name)?;
         let common_and_args = self.arguments(args)?;
         let handle = Deferred {
-            reference: Arc::new(Reference {
-                step: address.clone(),
-                path: Path::root(),
-            }),
+            reference: Arc::new(Reference { step: address.clone(), path: Path::root() }),
             schema: Some(&self.primitive.outputs),
         };
         self.session.touch(&handle.reference);
@@ -156,15 +131,11 @@ impl Call<'_> {
             Ok(text) => text,
             Err(found) => {
                 if let Some(handle) = found.read_lock::<Deferred>() {
-                    return Err(stop(
-                        self.session.deferred_error(&handle.reference, "a step's name"),
-                    ));
+                    return Err(stop(self.session.deferred_error(&handle.reference, "a step's name")));
                 }
                 let found = super::errors::type_name(found.type_name());
-                let message = format!(
-                    "{} takes the step's name first, a string, found a {found}",
-                    self.primitive.name
-                );
+                let message =
+                    format!("{} takes the step's name first, a string, found a {found}", self.primitive.name);
                 return Err(stop(
                     Diagnostic::error(Code::ScriptWrongType, message)
                         .help(format!("write {}(\"name\", #{{ ... }})", self.primitive.name)),
@@ -175,10 +146,7 @@ impl Call<'_> {
             return Err(stop(self.session.token_error(&text, "a step's name")));
         }
         Address::new(self.primitive.name, &text).map_err(|error| {
-            stop(Diagnostic::error(
-                Code::ScriptBadName,
-                format!("`{}`: {error}", text.escape_debug()),
-            ))
+            stop(Diagnostic::error(Code::ScriptBadName, format!("`{}`: {error}", text.escape_debug())))
         })
     }
 
@@ -188,10 +156,8 @@ impl Call<'_> {
             Ok(map) => map,
             Err(found) => {
                 let found = super::errors::type_name(found.type_name());
-                let message = format!(
-                    "{} takes its arguments as a map, found a {found}",
-                    self.primitive.name
-                );
+                let message =
+                    format!("{} takes its arguments as a map, found a {found}", self.primitive.name);
                 let diagnostic = Diagnostic::error(Code::ScriptWrongType, message)
                     .at(self.arg_origin(1))
                     .help(format!("write {}(\"name\", #{{ ... }})", self.primitive.name));
@@ -217,18 +183,8 @@ impl Call<'_> {
     }
 
     fn report(&self, problem: Problem) -> Native<()> {
-        let Problem {
-            path,
-            code,
-            message,
-            help,
-            rename,
-        } = problem;
-        let side = if code == Code::ScriptUnknownArgument {
-            Side::Key
-        } else {
-            Side::Value
-        };
+        let Problem { path, code, message, help, rename } = problem;
+        let side = if code == Code::ScriptUnknownArgument { Side::Key } else { Side::Value };
         // A missing argument has no place of its own: the call has.
         let origin = if code == Code::ScriptMissingArgument && path.is_root() {
             self.session.call_origin(self.cx)
@@ -243,7 +199,12 @@ impl Call<'_> {
         };
         let mut diagnostic = Diagnostic::error(code, message).at(origin);
         diagnostic.help = help;
-        if let Some(rename) = rename {
+        let written = self.session.spans.borrow().has_entry(
+            &self.session.file(self.cx),
+            self.cx.call_position(),
+            &path,
+        );
+        if let Some(rename) = rename.filter(|_| written) {
             diagnostic = diagnostic.fix("use the argument that exists", rename);
         }
         self.session.report(diagnostic, self.cx)
@@ -251,10 +212,8 @@ impl Call<'_> {
 
     fn wrong(&self, key: &str, message: String) -> Native<()> {
         let origin = self.entry_origin(&Path::root().key(key), Side::Value);
-        let diagnostic = Diagnostic::error(
-            Code::ScriptWrongType,
-            format!("{}: `{key}`: {message}", self.primitive.name),
-        );
+        let diagnostic =
+            Diagnostic::error(Code::ScriptWrongType, format!("{}: `{key}`: {message}", self.primitive.name));
         self.session.report(diagnostic.at(origin), self.cx)
     }
 
@@ -265,12 +224,12 @@ impl Call<'_> {
         }
         if let Some(timeout) = map.remove("timeout") {
             let read = match (timeout.as_int(), timeout.read_lock::<ImmutableString>()) {
-                (Ok(seconds), _) => u64::try_from(seconds)
-                    .map(Seconds)
-                    .map_err(|_| format!("{seconds} is negative")),
-                (_, Some(text)) => text
-                    .parse()
-                    .map_err(|error: crate::units::NotADuration| error.to_string()),
+                (Ok(seconds), _) => {
+                    u64::try_from(seconds).map(Seconds).map_err(|_| format!("{seconds} is negative"))
+                }
+                (_, Some(text)) => {
+                    text.parse().map_err(|error: crate::units::NotADuration| error.to_string())
+                }
                 _ => Err("expected seconds, or text like \"90s\" or \"2h\"".to_owned()),
             };
             match read {
@@ -303,18 +262,15 @@ impl Call<'_> {
         };
         let mut ids = Vec::with_capacity(items.len());
         for item in items {
-            let reference = item
-                .read_lock::<Deferred>()
-                .map(|handle| Arc::clone(&handle.reference));
+            let reference = item.read_lock::<Deferred>().map(|handle| Arc::clone(&handle.reference));
             let id = reference
                 .filter(|reference| reference.path.is_root())
                 .and_then(|reference| self.session.recorder.borrow().find(&reference.step));
             match id {
                 Some(id) => ids.push(id),
-                None => self.wrong(
-                    "after",
-                    "expected steps themselves, like `after: [image, ami]`".to_owned(),
-                )?,
+                None => {
+                    self.wrong("after", "expected steps themselves, like `after: [image, ami]`".to_owned())?
+                }
             }
         }
         Ok(ids)

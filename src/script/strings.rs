@@ -1,27 +1,24 @@
-//! String and list functions of the plan language. They are ours, not Rhai's packages, because each one must
+//! String functions of the plan language. They are ours, not Rhai's packages, because each one must
 //! notice a value that is not known yet: comparing, measuring or cutting a token would be silently wrong.
 
-use rhai::{Array, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, NativeCallContext};
 
-use super::session::{Native, Shared, throw};
+use super::deferred::{Deferred, Secret};
+use super::errors::type_name;
+use super::session::{Native, Session, Shared, secret_used, throw};
 use super::tokens::{has_private, is_private};
+use crate::diagnostic::{Code, Diagnostic};
 
-fn guard(session: &Shared, cx: &NativeCallContext<'_>, name: &str, texts: &[&str]) -> Native<()> {
+pub(super) fn guard(session: &Session, cx: &NativeCallContext<'_>, name: &str, texts: &[&str]) -> Native<()> {
     match texts.iter().find(|text| has_private(text)) {
         None => Ok(()),
-        Some(text) => Err(throw(
-            session.token_error(text, &format!("`{name}`")),
-            cx.call_position(),
-        )),
+        Some(text) => Err(throw(session.token_error(text, &format!("`{name}`")), cx.call_position())),
     }
 }
 
-fn guard_char(session: &Shared, cx: &NativeCallContext<'_>, name: &str, c: char) -> Native<()> {
+pub(super) fn guard_char(session: &Session, cx: &NativeCallContext<'_>, name: &str, c: char) -> Native<()> {
     if is_private(c) {
-        return Err(throw(
-            session.token_error(&c.to_string(), &format!("`{name}`")),
-            cx.call_position(),
-        ));
+        return Err(throw(session.token_error(&c.to_string(), &format!("`{name}`")), cx.call_position()));
     }
     Ok(())
 }
@@ -29,10 +26,10 @@ fn guard_char(session: &Shared, cx: &NativeCallContext<'_>, name: &str, c: char)
 /// Registers everything on strings.
 pub(super) fn register(engine: &mut Engine, session: &Shared) {
     comparisons(engine, session);
-    joining(engine);
+    mixed_comparisons(engine, session);
+    joining(engine, session);
     measuring(engine, session);
     changing(engine, session);
-    lists(engine, session);
 }
 
 macro_rules! compare {
@@ -64,33 +61,92 @@ fn comparisons(engine: &mut Engine, session: &Shared) {
     );
 }
 
-fn joining(engine: &mut Engine) {
-    fn scalar(item: &Dynamic) -> Option<String> {
-        (item.is_int() || item.is_float() || item.is_bool() || item.is_char()).then(|| item.to_string())
+/// Compares a string with what is no string: equal to nothing, and without order. A handle is no plain value.
+fn mixed(
+    session: &Session,
+    cx: &NativeCallContext<'_>,
+    name: &str,
+    text: &str,
+    other: &Dynamic,
+) -> Native<bool> {
+    guard(session, cx, name, &[text])?;
+    if let Some(handle) = other.read_lock::<Deferred>() {
+        let diagnostic = session.deferred_error(&handle.reference, &format!("`{name}`"));
+        return Err(throw(diagnostic, cx.call_position()));
     }
-    fn refused(item: &Dynamic) -> Box<rhai::EvalAltResult> {
-        format!(
-            "cannot join text and a {}: use \"${{...}}\"",
-            super::errors::type_name(item.type_name())
-        )
-        .into()
+    if let Some(secret) = other.read_lock::<Secret>() {
+        return Err(throw(secret_used(&secret.0, &format!("`{name}`")), cx.call_position()));
     }
-    engine.register_fn(
-        "+",
-        |left: ImmutableString, right: Dynamic| -> Native<ImmutableString> {
-            scalar(&right)
-                .map(|text| format!("{left}{text}").into())
-                .ok_or_else(|| refused(&right))
-        },
-    );
-    engine.register_fn(
-        "+",
-        |left: Dynamic, right: ImmutableString| -> Native<ImmutableString> {
-            scalar(&left)
-                .map(|text| format!("{text}{right}").into())
-                .ok_or_else(|| refused(&left))
-        },
-    );
+    match name {
+        "==" if other.is_char() || other.is_string() => Ok(other.to_string() == text),
+        "!=" if other.is_char() || other.is_string() => Ok(other.to_string() != text),
+        "==" => Ok(false),
+        "!=" => Ok(true),
+        _ => {
+            let message = format!("`{name}` compares a string with a {}", type_name(other.type_name()));
+            Err(throw(Diagnostic::error(Code::ScriptWrongType, message), cx.call_position()))
+        }
+    }
+}
+
+fn mixed_comparisons(engine: &mut Engine, session: &Shared) {
+    for name in ["==", "!=", "<", "<=", ">", ">="] {
+        let shared = Shared::clone(session);
+        engine.register_fn(name, move |cx: NativeCallContext<'_>, text: ImmutableString, other: Dynamic| {
+            mixed(&shared, &cx, name, &text, &other)
+        });
+        let shared = Shared::clone(session);
+        engine.register_fn(name, move |cx: NativeCallContext<'_>, other: Dynamic, text: ImmutableString| {
+            mixed(&shared, &cx, name, &text, &other)
+        });
+        let shared = Shared::clone(session);
+        engine.register_fn(name, move |cx: NativeCallContext<'_>, c: char, other: Dynamic| {
+            mixed(&shared, &cx, name, &c.to_string(), &other)
+        });
+    }
+}
+
+/// Joins text and a plain value.
+fn joined(left: &Dynamic, right: &Dynamic, cx: &NativeCallContext<'_>) -> Native<ImmutableString> {
+    let scalar = |item: &Dynamic| {
+        let plain = item.is_string() || item.is_int() || item.is_float() || item.is_bool() || item.is_char();
+        plain.then(|| item.to_string())
+    };
+    if let (Some(left), Some(right)) = (scalar(left), scalar(right)) {
+        return Ok(format!("{left}{right}").into());
+    }
+    let (left, right) = (type_name(left.type_name()), type_name(right.type_name()));
+    let diagnostic =
+        Diagnostic::error(Code::ScriptWrongType, format!("a {left} and a {right} cannot be joined"));
+    Err(throw(diagnostic.help("use `${...}` in backticks"), cx.call_position()))
+}
+
+fn joining(engine: &mut Engine, session: &Shared) {
+    engine.register_fn("+", |left: ImmutableString, right: ImmutableString| -> ImmutableString {
+        left + &*right
+    });
+    engine.register_fn("+", |left: ImmutableString, right: char| -> ImmutableString { left + right });
+    engine.register_fn("+", |cx: NativeCallContext<'_>, left: ImmutableString, right: Dynamic| {
+        joined(&left.into(), &right, &cx)
+    });
+    engine.register_fn("+", |cx: NativeCallContext<'_>, left: Dynamic, right: ImmutableString| {
+        joined(&left, &right.into(), &cx)
+    });
+    let shared = Shared::clone(session);
+    let refuse =
+        move |cx: &NativeCallContext<'_>, name: &str, left: &str, right: &Dynamic| -> Native<Dynamic> {
+            guard(&shared, cx, name, &[left, &right.to_string()])?;
+            let diagnostic =
+                Diagnostic::error(Code::ScriptWrongType, "text is not subtracted").help("use `replaced`");
+            Err(throw(diagnostic, cx.call_position()))
+        };
+    let subtract = refuse.clone();
+    engine.register_fn("-", move |cx: NativeCallContext<'_>, left: ImmutableString, right: Dynamic| {
+        subtract(&cx, "-", &left, &right)
+    });
+    engine.register_fn("-=", move |cx: NativeCallContext<'_>, left: &mut ImmutableString, right: Dynamic| {
+        refuse(&cx, "-=", left, &right).map(|_| ())
+    });
 }
 
 /// Registers a function of one string, guarded.
@@ -128,97 +184,30 @@ fn measuring(engine: &mut Engine, session: &Shared) {
     of_text!(engine, session, "len", |text| count(text.chars().count()), i64);
     of_text!(engine, session, "bytes", |text| count(text.len()), i64);
     of_text!(engine, session, "is_empty", |text| text.is_empty(), bool);
-    of_text!(
-        engine,
-        session,
-        "contains",
-        |text, part| text.contains(part.as_str()),
-        bool
-    );
-    of_text!(
-        engine,
-        session,
-        "starts_with",
-        |text, part| text.starts_with(part.as_str()),
-        bool
-    );
-    of_text!(
-        engine,
-        session,
-        "ends_with",
-        |text, part| text.ends_with(part.as_str()),
-        bool
-    );
+    of_text!(engine, session, "contains", |text, part| text.contains(part.as_str()), bool);
+    of_text!(engine, session, "starts_with", |text, part| text.starts_with(part.as_str()), bool);
+    of_text!(engine, session, "ends_with", |text, part| text.ends_with(part.as_str()), bool);
     of_text!(
         engine,
         session,
         "index_of",
-        |text, part| text
-            .find(part.as_str())
-            .map_or(-1, |at| count(text[..at].chars().count())),
+        |text, part| text.find(part.as_str()).map_or(-1, |at| count(text[..at].chars().count())),
         i64
     );
     let shared = Shared::clone(session);
-    engine.register_get(
-        "len",
-        move |cx: NativeCallContext<'_>, text: &mut ImmutableString| -> Native<i64> {
-            guard(&shared, &cx, ".len", &[text])?;
-            Ok(count(text.chars().count()))
-        },
-    );
-    let shared = Shared::clone(session);
-    engine.register_fn(
-        "contains",
-        move |cx: NativeCallContext<'_>, map: &mut Map, key: ImmutableString| -> Native<bool> {
-            guard(&shared, &cx, "in", &[&key])?;
-            Ok(map.contains_key(key.as_str()))
-        },
-    );
+    engine.register_get("len", move |cx: NativeCallContext<'_>, text: &mut ImmutableString| -> Native<i64> {
+        guard(&shared, &cx, ".len", &[text])?;
+        Ok(count(text.chars().count()))
+    });
 }
 
 fn changing(engine: &mut Engine, session: &Shared) {
-    of_text!(
-        engine,
-        session,
-        "to_upper",
-        |text| text.to_uppercase().into(),
-        ImmutableString
-    );
-    of_text!(
-        engine,
-        session,
-        "to_lower",
-        |text| text.to_lowercase().into(),
-        ImmutableString
-    );
-    of_text!(
-        engine,
-        session,
-        "trimmed",
-        |text| text.trim().into(),
-        ImmutableString
-    );
-    of_text!(
-        engine,
-        session,
-        "chars",
-        |text| text.chars().map(Dynamic::from).collect(),
-        Array
-    );
-    of_text!(
-        engine,
-        session,
-        "split",
-        |text| text.split_whitespace().map(Into::into).collect(),
-        Array
-    );
-    of_text!(
-        engine,
-        session,
-        "split",
-        |text, by| text.split(by.as_str()).map(Into::into).collect(),
-        Array
-    );
+    of_text!(engine, session, "to_upper", |text| text.to_uppercase().into(), ImmutableString);
+    of_text!(engine, session, "to_lower", |text| text.to_lowercase().into(), ImmutableString);
+    of_text!(engine, session, "trimmed", |text| text.trim().into(), ImmutableString);
+    of_text!(engine, session, "chars", |text| text.chars().map(Dynamic::from).collect(), Array);
+    of_text!(engine, session, "split", |text| text.split_whitespace().map(Into::into).collect(), Array);
+    of_text!(engine, session, "split", |text, by| text.split(by.as_str()).map(Into::into).collect(), Array);
     let shared = Shared::clone(session);
     engine.register_fn(
         "replaced",
@@ -228,6 +217,8 @@ fn changing(engine: &mut Engine, session: &Shared) {
               to: ImmutableString|
               -> Native<ImmutableString> {
             guard(&shared, &cx, "replaced", &[&text, &from])?;
+            let growth = text.matches(from.as_str()).count().saturating_mul(to.len());
+            bounded(&cx, text.len().saturating_add(growth))?;
             Ok(text.replace(from.as_str(), &to).into())
         },
     );
@@ -240,10 +231,7 @@ fn changing(engine: &mut Engine, session: &Shared) {
               len: i64|
               -> Native<ImmutableString> {
             guard(&shared, &cx, "sub_string", &[&text])?;
-            let (start, len) = (
-                usize::try_from(start).unwrap_or(0),
-                usize::try_from(len).unwrap_or(0),
-            );
+            let (start, len) = (usize::try_from(start).unwrap_or(0), usize::try_from(len).unwrap_or(0));
             Ok(text.chars().skip(start).take(len).collect::<String>().into())
         },
     );
@@ -252,60 +240,15 @@ fn changing(engine: &mut Engine, session: &Shared) {
         "sub_string",
         move |cx: NativeCallContext<'_>, text: ImmutableString, start: i64| -> Native<ImmutableString> {
             guard(&shared, &cx, "sub_string", &[&text])?;
-            Ok(text
-                .chars()
-                .skip(usize::try_from(start).unwrap_or(0))
-                .collect::<String>()
-                .into())
+            Ok(text.chars().skip(usize::try_from(start).unwrap_or(0)).collect::<String>().into())
         },
     );
 }
 
-fn lists(engine: &mut Engine, session: &Shared) {
-    let shared = Shared::clone(session);
-    // Sorting compares without calling `==` or `<`, so it is guarded as a whole.
-    engine.register_fn(
-        "sort",
-        move |cx: NativeCallContext<'_>, items: &mut Array| -> Native<()> {
-            if items.iter().all(Dynamic::is_int) {
-                items.sort_by_key(|item| item.as_int().unwrap_or_default());
-                return Ok(());
-            }
-            if !items.iter().all(Dynamic::is_string) {
-                return Err("`sort` takes a list of ints or of strings".into());
-            }
-            let texts: Vec<ImmutableString> = items
-                .iter()
-                .filter_map(|item| item.clone().into_immutable_string().ok())
-                .collect();
-            for text in &texts {
-                guard(&shared, &cx, "sort", &[text])?;
-            }
-            let mut texts = texts;
-            texts.sort();
-            *items = texts.into_iter().map(Dynamic::from).collect();
-            Ok(())
-        },
-    );
-    engine.register_fn(
-        "join",
-        |items: &mut Array, by: ImmutableString| -> Native<ImmutableString> {
-            let texts: Result<Vec<ImmutableString>, _> = items
-                .iter()
-                .map(|item| item.clone().into_immutable_string())
-                .collect();
-            let texts = texts.map_err(|found| {
-                format!(
-                    "`join` takes a list of strings, found a {}",
-                    super::errors::type_name(found)
-                )
-            })?;
-            Ok(texts
-                .iter()
-                .map(ImmutableString::as_str)
-                .collect::<Vec<_>>()
-                .join(&by)
-                .into())
-        },
-    );
+/// Refuses to build a text that is larger than the sandbox allows, before it is built.
+pub(super) fn bounded(cx: &NativeCallContext<'_>, bytes: usize) -> Native<()> {
+    if bytes <= cx.engine().max_string_size() {
+        return Ok(());
+    }
+    Err(EvalAltResult::ErrorDataTooLarge("Length of string".to_owned(), cx.call_position()).into())
 }

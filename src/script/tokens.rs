@@ -66,19 +66,12 @@ fn checksum(index: usize, meaning: &Meaning) -> String {
 impl Tokens {
     /// The token for a meaning.
     pub(super) fn token(&mut self, meaning: &Meaning) -> String {
-        let index = self
-            .0
-            .iter()
-            .rposition(|known| known == meaning)
-            .unwrap_or_else(|| {
-                self.0.push(meaning.clone());
-                self.0.len() - 1
-            });
+        let index = self.0.iter().rposition(|known| known == meaning).unwrap_or_else(|| {
+            self.0.push(meaning.clone());
+            self.0.len() - 1
+        });
         let mut text = String::from(OPEN);
-        for digit in format!("{index:x}")
-            .chars()
-            .chain(checksum(index, meaning).chars())
-        {
+        for digit in format!("{index:x}").chars().chain(checksum(index, meaning).chars()) {
             let value = digit.to_digit(16).unwrap_or_default();
             text.push(char::from_u32(DIGIT_ZERO + value).unwrap_or(CLOSE));
         }
@@ -119,11 +112,7 @@ impl Tokens {
             pieces.push(Piece::Text(rest));
         }
         let stray = |piece: &Piece<'_>| matches!(piece, Piece::Text(text) if has_private(text));
-        if pieces.iter().any(stray) {
-            Err(Damage::Cut)
-        } else {
-            Ok(pieces)
-        }
+        if pieces.iter().any(stray) { Err(Damage::Cut) } else { Ok(pieces) }
     }
 
     /// The first meaning in a text, for messages.
@@ -143,10 +132,7 @@ impl Tokens {
                     Piece::Token(meaning) => meaning.shown(),
                 })
                 .collect(),
-            Err(Damage::Cut) => text
-                .chars()
-                .map(|c| if is_private(c) { '?' } else { c })
-                .collect(),
+            Err(Damage::Cut) => text.chars().map(|c| if is_private(c) { '?' } else { c }).collect(),
         }
     }
 }
@@ -185,24 +171,13 @@ mod tests {
     #[test]
     fn tokens_read_back_between_text() {
         let mut tokens = Tokens::default();
-        let (a, b) = (
-            reference("import_ami.a#image_id"),
-            reference("import_ami.b#image_id"),
-        );
+        let (a, b) = (reference("import_ami.a#image_id"), reference("import_ami.b#image_id"));
         let text = format!("x-{}{}-y", tokens.token(&a), tokens.token(&b));
         assert_eq!(
             tokens.split(&text).unwrap(),
-            [
-                Piece::Text("x-"),
-                Piece::Token(&a),
-                Piece::Token(&b),
-                Piece::Text("-y")
-            ]
+            [Piece::Text("x-"), Piece::Token(&a), Piece::Token(&b), Piece::Text("-y")]
         );
-        assert_eq!(
-            tokens.readable(&text),
-            "x-${import_ami.a#image_id}${import_ami.b#image_id}-y"
-        );
+        assert_eq!(tokens.readable(&text), "x-${import_ami.a#image_id}${import_ami.b#image_id}-y");
     }
 
     proptest! {

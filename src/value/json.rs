@@ -119,10 +119,7 @@ impl<'de> Deserialize<'de> for Map {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
             Value::Map(map) => Ok(map),
-            other => Err(D::Error::custom(format!(
-                "expected a map, found {}",
-                other.kind()
-            ))),
+            other => Err(D::Error::custom(format!("expected a map, found {}", other.kind()))),
         }
     }
 }
@@ -167,11 +164,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        if value.is_finite() {
-            Ok(Value::Float(value))
-        } else {
-            Err(E::custom("a number must be finite"))
-        }
+        if value.is_finite() { Ok(Value::Float(value)) } else { Err(E::custom("a number must be finite")) }
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -199,9 +192,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
                     return if entries.is_empty() && access.next_key::<SmolStr>()?.is_none() {
                         Ok(value)
                     } else {
-                        Err(A::Error::custom(format!(
-                            "`{key}` must stand alone in its object"
-                        )))
+                        Err(A::Error::custom(format!("`{key}` must stand alone in its object")))
                     };
                 }
             }
@@ -226,10 +217,7 @@ fn read_leaf<'de, A: MapAccess<'de>>(key: &str, access: &mut A) -> Result<Value,
                     Value::String(text) => Part::Text(text),
                     Value::Ref(reference) => Part::Ref(reference),
                     other => {
-                        return Err(A::Error::custom(format!(
-                            "a template cannot hold {}",
-                            other.kind()
-                        )));
+                        return Err(A::Error::custom(format!("a template cannot hold {}", other.kind())));
                     }
                 });
             }

@@ -29,8 +29,7 @@ impl Map {
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {
-        self.0
-            .binary_search_by(|(candidate, _)| candidate.as_str().cmp(key))
+        self.0.binary_search_by(|(candidate, _)| candidate.as_str().cmp(key))
     }
 
     /// The value under a key.
@@ -126,10 +125,7 @@ mod tests {
             .into_iter()
             .map(|(key, number)| (SmolStr::new(key), Value::Int(number)))
             .collect();
-        let entries: Vec<_> = map
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_int()))
-            .collect();
+        let entries: Vec<_> = map.iter().map(|(key, value)| (key.as_str(), value.as_int())).collect();
         assert_eq!(entries, [("a", Some(2)), ("b", Some(3))]);
     }
 }

@@ -77,12 +77,7 @@ impl Value {
     /// A map value from key and value pairs; a repeated key keeps the last value.
     #[must_use]
     pub fn map<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Self)>) -> Self {
-        Self::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| (SmolStr::new(key), value))
-                .collect(),
-        )
+        Self::Map(entries.into_iter().map(|(key, value)| (SmolStr::new(key), value)).collect())
     }
 
     /// The text of a string leaf.
@@ -190,11 +185,9 @@ impl Value {
             Self::Ref(reference) => resolve(reference).cloned().unwrap_or(Self::Unknown),
             Self::Template(parts) => substitute_template(parts, resolve),
             Self::List(items) => Self::List(items.iter().map(|item| item.substitute(resolve)).collect()),
-            Self::Map(map) => Self::Map(
-                map.iter()
-                    .map(|(key, value)| (key.clone(), value.substitute(resolve)))
-                    .collect(),
-            ),
+            Self::Map(map) => {
+                Self::Map(map.iter().map(|(key, value)| (key.clone(), value.substitute(resolve))).collect())
+            }
             other => other.clone(),
         }
     }
@@ -256,11 +249,8 @@ mod tests {
         let known = Value::map([("image_id", Value::from("ami-1"))]);
         let resolve = |wanted: &Reference| known.get(&wanted.path);
         let template = Value::Template(
-            [
-                Part::Text("id-".into()),
-                Part::Ref(Arc::new("import_ami.base#image_id".parse().unwrap())),
-            ]
-            .into(),
+            [Part::Text("id-".into()), Part::Ref(Arc::new("import_ami.base#image_id".parse().unwrap()))]
+                .into(),
         );
         let tree = Value::List(vec![
             reference("import_ami.base#image_id"),
@@ -269,11 +259,7 @@ mod tests {
         ]);
         assert_eq!(
             tree.substitute(&resolve),
-            Value::List(vec![
-                Value::from("ami-1"),
-                Value::from("id-ami-1"),
-                Value::Unknown
-            ])
+            Value::List(vec![Value::from("ami-1"), Value::from("id-ami-1"), Value::Unknown])
         );
     }
 

@@ -68,10 +68,7 @@ impl Path {
 }
 
 fn is_plain(key: &str) -> bool {
-    !key.is_empty()
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 impl fmt::Display for Path {
@@ -96,10 +93,7 @@ impl FromStr for Path {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || PathError {
-            what: "path",
-            text: text.to_owned(),
-        };
+        let refuse = || PathError { what: "path", text: text.to_owned() };
         let mut segments = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -108,11 +102,8 @@ impl FromStr for Path {
                 segments.push(segment);
                 rest = inside[used..].strip_prefix(']').ok_or_else(refuse)?;
             } else {
-                let word = if segments.is_empty() {
-                    rest
-                } else {
-                    rest.strip_prefix('.').ok_or_else(refuse)?
-                };
+                let word =
+                    if segments.is_empty() { rest } else { rest.strip_prefix('.').ok_or_else(refuse)? };
                 let end = word.find(['.', '[']).unwrap_or(word.len());
                 if !is_plain(&word[..end]) {
                     return Err(refuse());
@@ -152,14 +143,8 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (step, path) = text.split_once('#').unwrap_or((text, ""));
-        let step = step.parse().map_err(|_| PathError {
-            what: "reference",
-            text: text.to_owned(),
-        })?;
-        Ok(Self {
-            step,
-            path: path.parse()?,
-        })
+        let step = step.parse().map_err(|_| PathError { what: "reference", text: text.to_owned() })?;
+        Ok(Self { step, path: path.parse()? })
     }
 }
 
@@ -169,14 +154,7 @@ mod tests {
 
     #[test]
     fn paths_read_back() {
-        for text in [
-            "",
-            "a",
-            "a.b-c",
-            "a[0].b",
-            r#"outputs["a.b"][2]"#,
-            r#"["x\"]y"].z"#,
-        ] {
+        for text in ["", "a", "a.b-c", "a[0].b", r#"outputs["a.b"][2]"#, r#"["x\"]y"].z"#] {
             let path: Path = text.parse().expect(text);
             assert_eq!(path.to_string(), text);
         }

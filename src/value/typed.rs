@@ -95,12 +95,10 @@ impl<'de> Deserializer<'de> for &'de Value {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::String(value) => visitor.visit_borrowed_str(value),
             Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter())),
-            Value::Map(map) => visitor.visit_map(MapDeserializer::new(
-                map.iter().map(|(key, value)| (key.as_str(), value)),
-            )),
-            Value::Secret(name) => Err(TypedError(format!(
-                "the secret `{name}` cannot be read as a value"
-            ))),
+            Value::Map(map) => {
+                visitor.visit_map(MapDeserializer::new(map.iter().map(|(key, value)| (key.as_str(), value))))
+            }
+            Value::Secret(name) => Err(TypedError(format!("the secret `{name}` cannot be read as a value"))),
             Value::Ref(reference) => Err(TypedError(format!("{reference} is not known yet"))),
             Value::Template(_) | Value::Unknown => Err(TypedError("the value is not known yet".to_owned())),
         }
@@ -132,18 +130,12 @@ impl<'de> Deserializer<'de> for &'de Value {
         visitor: V,
     ) -> Result<V::Value, TypedError> {
         match self {
-            Value::String(_) => visitor.visit_enum(Variant {
-                name: self,
-                content: None,
-            }),
+            Value::String(_) => visitor.visit_enum(Variant { name: self, content: None }),
             Value::Map(map) if map.len() == 1 => {
                 let (key, content) = map.iter().next().expect("a map of length 1 has an entry");
                 visitor.visit_enum(VariantOf { name: key, content })
             }
-            other => Err(TypedError(format!(
-                "expected the name of a variant, found {}",
-                other.kind()
-            ))),
+            other => Err(TypedError(format!("expected the name of a variant, found {}", other.kind()))),
         }
     }
 
@@ -162,17 +154,12 @@ impl<'de> Deserializer<'de> for Whole<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypedError> {
         match self.0 {
             Value::Map(map) => visitor.visit_map(MapDeserializer::new(map.iter().map(|(key, value)| {
-                let escaped = if key.starts_with('$') {
-                    format!("${key}")
-                } else {
-                    key.to_string()
-                };
+                let escaped = if key.starts_with('$') { format!("${key}") } else { key.to_string() };
                 (escaped, value)
             }))),
             Value::Ref(_) | Value::Template(_) | Value::Secret(_) | Value::Unknown => {
                 let json = serde_json::to_value(self.0).map_err(|error| TypedError(error.to_string()))?;
-                json.deserialize_any(visitor)
-                    .map_err(|error| TypedError(error.to_string()))
+                json.deserialize_any(visitor).map_err(|error| TypedError(error.to_string()))
             }
             plain => plain.deserialize_any(visitor),
         }
@@ -210,10 +197,7 @@ impl<'de> EnumAccess<'de> for VariantOf<'de> {
     type Variant = Content<'de>;
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Content<'de>), TypedError> {
-        Ok((
-            seed.deserialize(self.name.into_deserializer())?,
-            Content(Some(self.content)),
-        ))
+        Ok((seed.deserialize(self.name.into_deserializer())?, Content(Some(self.content))))
     }
 }
 
@@ -221,8 +205,7 @@ struct Content<'de>(Option<&'de Value>);
 
 impl<'de> Content<'de> {
     fn value(self) -> Result<&'de Value, TypedError> {
-        self.0
-            .ok_or_else(|| TypedError("this variant needs content".to_owned()))
+        self.0.ok_or_else(|| TypedError("this variant needs content".to_owned()))
     }
 }
 
@@ -279,11 +262,7 @@ mod tests {
         let sample = Sample {
             name: "a".into(),
             note: None,
-            states: vec![
-                State::Blank,
-                State::Attached { to: "i-1".into() },
-                State::Sized(3),
-            ],
+            states: vec![State::Blank, State::Attached { to: "i-1".into() }, State::Sized(3)],
             share: 0.5,
         };
         let value = from_typed(&sample).unwrap();

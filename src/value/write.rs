@@ -111,9 +111,7 @@ impl Serializer for Writer {
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<Value, TypedError> {
-        Ok(Value::List(
-            value.iter().map(|byte| Value::Int((*byte).into())).collect(),
-        ))
+        Ok(Value::List(value.iter().map(|byte| Value::Int((*byte).into())).collect()))
     }
 
     fn serialize_none(self) -> Result<Value, TypedError> {
@@ -164,10 +162,7 @@ impl Serializer for Writer {
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<ListWriter, TypedError> {
-        Ok(ListWriter {
-            items: Vec::with_capacity(length.unwrap_or(0)),
-            variant: None,
-        })
+        Ok(ListWriter { items: Vec::with_capacity(length.unwrap_or(0)), variant: None })
     }
 
     fn serialize_tuple(self, length: usize) -> Result<ListWriter, TypedError> {
@@ -185,18 +180,11 @@ impl Serializer for Writer {
         variant: &'static str,
         length: usize,
     ) -> Result<ListWriter, TypedError> {
-        Ok(ListWriter {
-            items: Vec::with_capacity(length),
-            variant: Some(variant),
-        })
+        Ok(ListWriter { items: Vec::with_capacity(length), variant: Some(variant) })
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<MapWriter, TypedError> {
-        Ok(MapWriter {
-            entries: Vec::with_capacity(length.unwrap_or(0)),
-            key: None,
-            variant: None,
-        })
+        Ok(MapWriter { entries: Vec::with_capacity(length.unwrap_or(0)), key: None, variant: None })
     }
 
     fn serialize_struct(self, _name: &'static str, length: usize) -> Result<MapWriter, TypedError> {
@@ -210,11 +198,7 @@ impl Serializer for Writer {
         variant: &'static str,
         length: usize,
     ) -> Result<MapWriter, TypedError> {
-        Ok(MapWriter {
-            entries: Vec::with_capacity(length),
-            key: None,
-            variant: Some(variant),
-        })
+        Ok(MapWriter { entries: Vec::with_capacity(length), key: None, variant: Some(variant) })
     }
 }
 
@@ -236,10 +220,7 @@ impl MapWriter {
     }
 
     fn finish(self) -> Value {
-        wrapped(
-            self.variant,
-            Value::Map(self.entries.into_iter().collect::<Map>()),
-        )
+        wrapped(self.variant, Value::Map(self.entries.into_iter().collect::<Map>()))
     }
 }
 
@@ -295,20 +276,14 @@ impl SerializeMap for MapWriter {
             Value::String(text) => self.key = Some(text),
             Value::Int(number) => self.key = Some(number.to_string().into()),
             other => {
-                return Err(TypedError::custom(format!(
-                    "a key must be text, found {}",
-                    other.kind()
-                )));
+                return Err(TypedError::custom(format!("a key must be text, found {}", other.kind())));
             }
         }
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), TypedError> {
-        let key = self
-            .key
-            .take()
-            .ok_or_else(|| TypedError::custom("a value without a key"))?;
+        let key = self.key.take().ok_or_else(|| TypedError::custom("a value without a key"))?;
         self.push(key, value)
     }
 

@@ -17,18 +17,11 @@ pub fn human(plan: &Plan<Decided>, now: i64, style: &dyn Style) -> String {
         out,
         "{} {}",
         style.heading(&format!("Plan of {}", header.script)),
-        style.dim(&format!(
-            "(profile {}, fleet {})",
-            header.target.profile, header.target.fleet
-        )),
+        style.dim(&format!("(profile {}, fleet {})", header.target.profile, header.target.fleet)),
     );
     let (risky, acting, quiet) = by_risk(plan);
     if !risky.is_empty() {
-        let _ = writeln!(
-            out,
-            "\n{}",
-            style.warning("May lose something; look at these first:")
-        );
+        let _ = writeln!(out, "\n{}", style.warning("May lose something; look at these first:"));
     }
     for (step, decided) in &risky {
         step_block(&mut out, step, decided, style);
@@ -55,19 +48,11 @@ pub fn human(plan: &Plan<Decided>, now: i64, style: &dyn Style) -> String {
 fn summary(out: &mut String, plan: &Plan<Decided>, style: &dyn Style) {
     let summary = plan.summary();
     if !plan.phase.problems.is_empty() {
-        let _ = writeln!(
-            out,
-            "\n{}",
-            style.warning("This plan cannot be applied: see the errors.")
-        );
+        let _ = writeln!(out, "\n{}", style.warning("This plan cannot be applied: see the errors."));
         return;
     }
     if !summary.has_changes() {
-        let _ = writeln!(
-            out,
-            "\n{} The world is as the plan says.",
-            style.heading("No changes.")
-        );
+        let _ = writeln!(out, "\n{} The world is as the plan says.", style.heading("No changes."));
         return;
     }
     let _ = write!(out, "\n{} {}", style.heading("Plan:"), summary.steps.phrase());
@@ -113,11 +98,7 @@ fn step_block(
 }
 
 fn change_lines(out: &mut String, changes: &[Change], action: Action, indent: &str, style: &dyn Style) {
-    let width = changes
-        .iter()
-        .map(|change| change.path.chars().count())
-        .max()
-        .unwrap_or(0);
+    let width = changes.iter().map(|change| change.path.chars().count()).max().unwrap_or(0);
     for change in changes {
         change_line(out, change, action, indent, width, style);
     }
@@ -142,11 +123,7 @@ fn change_line(
         (before, after) => format!("{} -> {}", leaf(before), leaf(after)),
     };
     // A create that writes data writes on what it has just made; saying so again would only alarm.
-    let effect = if action == Action::Create {
-        String::new()
-    } else {
-        effect
-    };
+    let effect = if action == Action::Create { String::new() } else { effect };
     let _ = writeln!(out, "{indent}{:<width$}  {shown}{effect}", change.path);
 }
 
@@ -162,10 +139,7 @@ fn unmanaged(out: &mut String, found: &[Unmanaged], now: i64, style: &dyn Style)
     for item in found {
         let size = item.size_gib.map_or(String::new(), |size| format!(", {size}"));
         let age = Seconds(u64::try_from(now - item.created).unwrap_or(0));
-        let step = item
-            .step
-            .as_deref()
-            .map_or(String::new(), |step| format!(", made by {step}"));
+        let step = item.step.as_deref().map_or(String::new(), |step| format!(", made by {step}"));
         let _ = writeln!(out, "      {} {}{size}, {age} old{step}", item.kind, item.id);
     }
 }

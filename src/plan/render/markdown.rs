@@ -14,11 +14,7 @@ pub fn markdown(plan: &Plan<Decided>) -> String {
     let header = &plan.header;
     let summary = plan.summary();
     let _ = writeln!(out, "## Plan of `{}`\n", header.script);
-    let _ = writeln!(
-        out,
-        "Profile `{}`, fleet `{}`.",
-        header.target.profile, header.target.fleet
-    );
+    let _ = writeln!(out, "Profile `{}`, fleet `{}`.", header.target.profile, header.target.fleet);
     if !summary.has_changes() && plan.phase.problems.is_empty() {
         let _ = writeln!(out, "\n**No changes.** The world is as the plan says.");
     } else {
@@ -37,10 +33,7 @@ pub fn markdown(plan: &Plan<Decided>) -> String {
     if !plan.phase.unmanaged.is_empty() {
         let _ = writeln!(out, "\n### Unmanaged, left alone\n");
         for item in &plan.phase.unmanaged {
-            let step = item
-                .step
-                .as_deref()
-                .map_or(String::new(), |step| format!(", made by `{step}`"));
+            let step = item.step.as_deref().map_or(String::new(), |step| format!(", made by `{step}`"));
             let _ = writeln!(out, "- {} `{}`{step}", item.kind, item.id);
         }
     }
@@ -48,12 +41,7 @@ pub fn markdown(plan: &Plan<Decided>) -> String {
         let _ = writeln!(out, "\n> **Warning:** {}", escape(warning));
     }
     for problem in &plan.phase.problems {
-        let _ = writeln!(
-            out,
-            "\n> **Error** `{}`: {}",
-            problem.code,
-            escape(&problem.message)
-        );
+        let _ = writeln!(out, "\n> **Error** `{}`: {}", problem.code, escape(&problem.message));
     }
     let _ = writeln!(out, "\n`{}`", file::plan_digest(plan));
     out

@@ -22,11 +22,7 @@ pub fn mermaid(plan: &Plan<Decided>) -> String {
     }
     for (id, step) in plan.ids() {
         for dependency in &step.depends_on {
-            let arrow = if step.after.contains(dependency) {
-                "-.->"
-            } else {
-                "-->"
-            };
+            let arrow = if step.after.contains(dependency) { "-.->" } else { "-->" };
             let _ = writeln!(out, "    s{} {arrow} s{}", dependency.index(), id.index());
         }
     }

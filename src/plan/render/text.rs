@@ -94,10 +94,7 @@ fn write_leaf(out: &mut String, value: &Value) {
 }
 
 fn quoted(text: &str) -> String {
-    format!(
-        "\"{}\"",
-        printable(&text.replace('\\', "\\\\").replace('"', "\\\""))
-    )
+    format!("\"{}\"", printable(&text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 /// Text whose control characters are escaped, so that data cannot move a terminal's cursor or break a line.
@@ -110,13 +107,5 @@ pub fn printable(text: &str) -> String {
     if !text.contains(hidden) {
         return text.to_owned();
     }
-    text.chars()
-        .map(|c| {
-            if hidden(c) {
-                c.escape_default().to_string()
-            } else {
-                c.to_string()
-            }
-        })
-        .collect()
+    text.chars().map(|c| if hidden(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

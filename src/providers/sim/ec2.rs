@@ -11,7 +11,7 @@ use crate::plan::digest::sha256_hex;
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{
     Answer, Ec2, Ec2Read, Image, ImageRequest, Instance, Owned, Snapshot, SnapshotRequest, TAG_FLEET,
-    TAG_STEP, Tags, Volume, VolumeRequest,
+    TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
 };
 use crate::units::{GiB, Seconds};
 
@@ -37,10 +37,7 @@ pub(super) fn instance_at(record: &Record, now: i64) -> Option<Instance> {
         Some(_) => "shutting-down",
         None => row.state.as_str(),
     };
-    Some(Instance {
-        state: state.to_owned(),
-        ..row.clone()
-    })
+    Some(Instance { state: state.to_owned(), ..row.clone() })
 }
 
 pub(super) fn volume_at(tables: &Tables, record: &Record, now: i64) -> Option<Volume> {
@@ -71,10 +68,7 @@ fn image_at(record: &Record, now: i64) -> Option<Image> {
         return None;
     };
     let state = if now < *ready_at { "pending" } else { "available" };
-    Some(Image {
-        state: state.to_owned(),
-        ..row.clone()
-    })
+    Some(Image { state: state.to_owned(), ..row.clone() })
 }
 
 fn snapshot_at(record: &Record, now: i64) -> Option<Snapshot> {
@@ -82,16 +76,11 @@ fn snapshot_at(record: &Record, now: i64) -> Option<Snapshot> {
         return None;
     };
     let state = if now < *ready_at { "pending" } else { "completed" };
-    Some(Snapshot {
-        state: state.to_owned(),
-        ..row.clone()
-    })
+    Some(Snapshot { state: state.to_owned(), ..row.clone() })
 }
 
 fn carries(tags: &Tags, wanted: &[(&str, &str)]) -> bool {
-    wanted
-        .iter()
-        .all(|(key, value)| tags.get(*key).is_some_and(|tag| tag == value))
+    wanted.iter().all(|(key, value)| tags.get(*key).is_some_and(|tag| tag == value))
 }
 
 /// Answers a known token with what it made, or makes something under a new one.
@@ -104,12 +93,7 @@ pub(super) fn under_token(
 ) -> Answer<String> {
     let params =
         sha256_hex(&serde_json::to_vec(params).map_err(|error| refuse(operation, error.to_string()))?);
-    if let Some(Record::Token {
-        params: known,
-        result,
-        ..
-    }) = draft.tables().get("token", token)
-    {
+    if let Some(Record::Token { params: known, result, .. }) = draft.tables().get("token", token) {
         return if *known == params {
             Ok(result.clone())
         } else {
@@ -120,11 +104,7 @@ pub(super) fn under_token(
         };
     }
     let result = make(draft)?;
-    draft.put(Record::Token {
-        token: token.to_owned(),
-        params,
-        result: result.clone(),
-    });
+    draft.put(Record::Token { token: token.to_owned(), params, result: result.clone() });
     Ok(result)
 }
 
@@ -146,19 +126,13 @@ impl Ec2Read for Sim {
     async fn image_named(&self, name: &str) -> Answer<Option<Image>> {
         self.faults.read("ec2 DescribeImages")?;
         let now = self.now();
-        Ok(self
-            .world
-            .read(|tables| tables.image_named(name).and_then(|record| image_at(record, now))))
+        Ok(self.world.read(|tables| tables.image_named(name).and_then(|record| image_at(record, now))))
     }
 
     async fn snapshot(&self, id: &str) -> Answer<Option<Snapshot>> {
         self.faults.read("ec2 DescribeSnapshots")?;
         let now = self.now();
-        Ok(self.world.read(|tables| {
-            tables
-                .get("snapshot", id)
-                .and_then(|record| snapshot_at(record, now))
-        }))
+        Ok(self.world.read(|tables| tables.get("snapshot", id).and_then(|record| snapshot_at(record, now))))
     }
 
     async fn volumes(&self, tags: &[(&str, &str)]) -> Answer<Vec<Volume>> {
@@ -174,21 +148,15 @@ impl Ec2Read for Sim {
     async fn volume(&self, id: &str) -> Answer<Option<Volume>> {
         self.faults.read("ec2 DescribeVolumes")?;
         let now = self.now();
-        Ok(self.world.read(|tables| {
-            tables
-                .get("volume", id)
-                .and_then(|record| volume_at(tables, record, now))
-        }))
+        Ok(self
+            .world
+            .read(|tables| tables.get("volume", id).and_then(|record| volume_at(tables, record, now))))
     }
 
     async fn instance(&self, id: &str) -> Answer<Option<Instance>> {
         self.faults.read("ec2 DescribeInstances")?;
         let now = self.now();
-        Ok(self.world.read(|tables| {
-            tables
-                .get("instance", id)
-                .and_then(|record| instance_at(record, now))
-        }))
+        Ok(self.world.read(|tables| tables.get("instance", id).and_then(|record| instance_at(record, now))))
     }
 
     async fn owned(&self, fleet: &str) -> Answer<Vec<Owned>> {
@@ -304,6 +272,8 @@ impl Ec2 for Sim {
                             zone: request.zone.clone(),
                             size: request.size,
                             kind: request.kind.clone(),
+                            iops: request.iops,
+                            throughput: request.throughput,
                             state: "creating".to_owned(),
                             attached_to: None,
                             tags: request.tags.clone(),
@@ -347,10 +317,7 @@ impl Ec2 for Sim {
                     }
                 }
                 if host.state != "running" {
-                    return Err(refuse(
-                        OPERATION,
-                        format!("IncorrectState: {instance} is {}", host.state),
-                    ));
+                    return Err(refuse(OPERATION, format!("IncorrectState: {instance} is {}", host.state)));
                 }
                 if host.zone != there.zone {
                     let message = format!(
@@ -359,53 +326,32 @@ impl Ec2 for Sim {
                     );
                     return Err(refuse(OPERATION, message));
                 }
-                if let Record::Volume {
-                    row,
-                    ready_at,
-                    content,
-                } = record.clone()
-                {
-                    let row = Volume {
-                        attached_to: Some(instance.to_owned()),
-                        ..row
-                    };
-                    draft.put(Record::Volume {
-                        row,
-                        ready_at,
-                        content,
-                    });
+                if let Record::Volume { row, ready_at, content } = record.clone() {
+                    let row = Volume { attached_to: Some(instance.to_owned()), ..row };
+                    draft.put(Record::Volume { row, ready_at, content });
                 }
                 Ok(())
             })
         })
     }
 
-    async fn grow_volume(&self, volume: &str, size: GiB) -> Answer<()> {
+    async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()> {
         const OPERATION: &str = "ec2 ModifyVolume";
+        let VolumeShape { size, kind, iops, throughput } = wanted.clone();
         self.faults.write(OPERATION, || {
-            self.world.commit(self.now(), |draft| {
-                match draft.tables().get("volume", volume).cloned() {
-                    Some(Record::Volume { row, .. }) if row.size > size => Err(refuse(
-                        OPERATION,
-                        format!(
-                            "InvalidParameterValue: {volume} has {}, {size} is smaller",
-                            row.size
-                        ),
-                    )),
-                    Some(Record::Volume {
-                        row,
-                        ready_at,
-                        content,
-                    }) => {
-                        draft.put(Record::Volume {
-                            row: Volume { size, ..row },
-                            ready_at,
-                            content,
-                        });
-                        Ok(())
-                    }
-                    _ => Err(refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}"))),
+            self.world.commit(self.now(), |draft| match draft.tables().get("volume", volume).cloned() {
+                Some(Record::Volume { row, .. }) if row.size > size => {
+                    let message =
+                        format!("InvalidParameterValue: {volume} has {}, {size} is smaller", row.size);
+                    Err(refuse(OPERATION, message))
                 }
+                Some(Record::Volume { row, ready_at, content }) => {
+                    let (iops, throughput) = (iops.or(row.iops), throughput.or(row.throughput));
+                    let row = Volume { size, kind, iops, throughput, ..row };
+                    draft.put(Record::Volume { row, ready_at, content });
+                    Ok(())
+                }
+                _ => Err(refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}"))),
             })
         })
     }
@@ -413,27 +359,13 @@ impl Ec2 for Sim {
     async fn tag(&self, id: &str, tags: &Tags) -> Answer<()> {
         const OPERATION: &str = "ec2 CreateTags";
         self.faults.write(OPERATION, || {
-            self.world.commit(self.now(), |draft| {
-                match draft.tables().get("volume", id).cloned() {
-                    Some(Record::Volume {
-                        mut row,
-                        ready_at,
-                        content,
-                    }) => {
-                        row.tags.extend(tags.clone());
-                        draft.put(Record::Volume {
-                            row,
-                            ready_at,
-                            content,
-                        });
-                        Ok(())
-                    }
-                    _ => Err(ProviderError::new(
-                        ErrorKind::Permanent,
-                        OPERATION,
-                        format!("InvalidID: {id}"),
-                    )),
+            self.world.commit(self.now(), |draft| match draft.tables().get("volume", id).cloned() {
+                Some(Record::Volume { mut row, ready_at, content }) => {
+                    row.tags.extend(tags.clone());
+                    draft.put(Record::Volume { row, ready_at, content });
+                    Ok(())
                 }
+                _ => Err(ProviderError::new(ErrorKind::Permanent, OPERATION, format!("InvalidID: {id}"))),
             })
         })
     }

@@ -32,10 +32,7 @@ pub(super) enum Fate {
 
 impl Injector {
     pub(super) fn new(faults: Faults) -> Self {
-        Self {
-            faults,
-            calls: Mutex::default(),
-        }
+        Self { faults, calls: Mutex::default() }
     }
 
     /// The fate of the next call of an operation.
@@ -43,10 +40,7 @@ impl Injector {
         if self.faults.rate <= 0.0 {
             return Fate::Works;
         }
-        let mut calls = self
-            .calls
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut calls = self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let count = calls.entry(operation).or_default();
         *count += 1;
         let mut hash = Sha256::new();

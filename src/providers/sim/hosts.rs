@@ -15,21 +15,12 @@ use crate::providers::ports::{
 const FRESH_FILES: u32 = 2;
 
 fn reachable(draft: &Draft<'_>, operation: &'static str, instance: &str, now: i64) -> Answer<()> {
-    match draft
-        .tables()
-        .get("instance", instance)
-        .and_then(|record| instance_at(record, now))
-    {
+    match draft.tables().get("instance", instance).and_then(|record| instance_at(record, now)) {
         Some(host) if host.state == "running" => Ok(()),
-        Some(host) => Err(ProviderError::new(
-            ErrorKind::Transient,
-            operation,
-            format!("{instance} is {}", host.state),
-        )),
-        None => Err(ProviderError::permanent(
-            operation,
-            format!("{instance} does not exist"),
-        )),
+        Some(host) => {
+            Err(ProviderError::new(ErrorKind::Transient, operation, format!("{instance} is {}", host.state)))
+        }
+        None => Err(ProviderError::permanent(operation, format!("{instance} does not exist"))),
     }
 }
 
@@ -67,19 +58,12 @@ impl Hosts for Sim {
                 let no_device =
                     || ProviderError::permanent(OPERATION, format!("no device bears the serial of {id}"));
                 let record = tables.get("volume", id).cloned().ok_or_else(no_device)?;
-                if volume_at(tables, &record, now)
-                    .and_then(|volume| volume.attached_to)
-                    .as_deref()
+                if volume_at(tables, &record, now).and_then(|volume| volume.attached_to).as_deref()
                     != Some(instance)
                 {
                     return Err(no_device());
                 }
-                let Record::Volume {
-                    row,
-                    ready_at,
-                    content,
-                } = record
-                else {
+                let Record::Volume { row, ready_at, content } = record else {
                     return Err(no_device());
                 };
                 let key = format!("{instance}#{}", request.path);
@@ -99,10 +83,9 @@ impl Hosts for Sim {
                         return Err(ProviderError::refused(OPERATION, message)
                             .help("give the step the file system it has"));
                     }
-                    None if request.may_format => Content {
-                        fs: request.fs.clone(),
-                        uuid: draft.fresh_id("uuid"),
-                    },
+                    None if request.may_format => {
+                        Content { fs: request.fs.clone(), uuid: draft.fresh_id("uuid") }
+                    }
                     None => {
                         let message =
                             format!("{id} has no file system, and its tag does not say that it is blank");
@@ -115,17 +98,13 @@ impl Hosts for Sim {
                     path: request.path.clone(),
                     fs: content.fs.clone(),
                     uuid: content.uuid.clone(),
+                    owner: request.owner.clone(),
+                    group: request.group.clone(),
+                    mode: request.mode.clone(),
                     size: row.size,
                 };
-                draft.put(Record::Volume {
-                    row,
-                    ready_at,
-                    content: Some(content),
-                });
-                draft.put(Record::Mount {
-                    instance: instance.to_owned(),
-                    row: report.clone(),
-                });
+                draft.put(Record::Volume { row, ready_at, content: Some(content) });
+                draft.put(Record::Mount { instance: instance.to_owned(), row: report.clone() });
                 Ok(report)
             })
         })
@@ -137,8 +116,12 @@ impl Hosts for Sim {
         self.faults.write(OPERATION, || {
             self.world.commit(now, |draft| {
                 reachable(draft, OPERATION, instance, now)?;
-                let mounted = draft.tables().table("mount").any(|record| {
-                    matches!(record, Record::Mount { instance: on, row } if on == instance && config.dir.starts_with(&format!("{}/", row.path.trim_end_matches('/'))))
+                let key = format!("{instance}#");
+                let mounted = draft.tables().with_prefix("mount", &key).any(|record| match record {
+                    Record::Mount { row, .. } => {
+                        config.dir.starts_with(&format!("{}/", row.path.trim_end_matches('/')))
+                    }
+                    _ => false,
                 });
                 if !mounted {
                     let message = format!("{} lies on no mounted volume", config.dir);

@@ -7,7 +7,6 @@
 mod ec2;
 mod faults;
 mod hosts;
-mod model;
 mod nix;
 mod tofu;
 mod world;
@@ -20,11 +19,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::model::StackModel;
 use super::ports::{Answer, Clock, Providers};
 use crate::units::Seconds;
 
 pub use faults::Faults;
-pub use model::{ModelError, StackModel};
 pub use world::World;
 
 /// How a simulated world behaves.
@@ -56,8 +55,7 @@ impl Sim {
 
     /// The moment something is ready that takes `time` from now on.
     fn ready_after(&self, time: Seconds) -> i64 {
-        self.now()
-            .saturating_add(i64::try_from(time.0).unwrap_or(i64::MAX))
+        self.now().saturating_add(i64::try_from(time.0).unwrap_or(i64::MAX))
     }
 }
 
@@ -74,15 +72,7 @@ pub fn providers(
     let world = World::open(dir)?;
     let now_ms = AtomicI64::new(world.read(|tables| tables.now).saturating_mul(1000));
     let faults = faults::Injector::new(settings.faults);
-    let sim = Arc::new(Sim {
-        root,
-        world,
-        model,
-        settings,
-        now_ms,
-        faults,
-        flakes: Mutex::default(),
-    });
+    let sim = Arc::new(Sim { root, world, model, settings, now_ms, faults, flakes: Mutex::default() });
     Ok(Providers {
         nix: Arc::clone(&sim) as Arc<_>,
         ec2: Arc::clone(&sim) as Arc<_>,
@@ -106,6 +96,10 @@ impl Clock for Sim {
         } else {
             tokio::task::yield_now().await;
         }
+    }
+
+    fn settle(&self) -> Answer<()> {
+        self.world.keep_time(Sim::now(self))
     }
 
     fn refresh(&self) -> Answer<()> {

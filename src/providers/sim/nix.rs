@@ -73,12 +73,10 @@ impl NixRead for Sim {
     }
 
     async fn built(&self, derivation: &Derivation) -> Answer<Option<BuiltImage>> {
-        Ok(self
-            .world
-            .read(|tables| match tables.get("store", &derivation.store_path) {
-                Some(Record::Store { row, .. }) => Some(row.clone()),
-                _ => None,
-            }))
+        Ok(self.world.read(|tables| match tables.get("store", &derivation.store_path) {
+            Some(Record::Store { row, .. }) => Some(row.clone()),
+            _ => None,
+        }))
     }
 }
 
@@ -96,10 +94,7 @@ impl Nix for Sim {
         };
         self.faults.write("nix build", || {
             self.world.commit(Sim::now(self), |draft| {
-                draft.put(Record::Store {
-                    path: derivation.store_path.clone(),
-                    row: built.clone(),
-                });
+                draft.put(Record::Store { path: derivation.store_path.clone(), row: built.clone() });
                 Ok(built)
             })
         })

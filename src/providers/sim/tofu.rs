@@ -1,7 +1,7 @@
 //! Simulated `OpenTofu`: the module's `sim.rhai` says which resources the variables mean; planning is a diff
 //! against the stack's state, applying makes the state so. Instances become instances of the simulated EC2.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -9,9 +9,9 @@ use async_trait::async_trait;
 
 use super::Sim;
 use super::ec2::PUBLIC_AMI;
-use super::model::ModelError;
 use super::world::{Draft, Record, Stack};
 use crate::providers::error::ProviderError;
+use crate::providers::model::ModelError;
 use crate::providers::ports::{
     Answer, Clock as _, Instance, ResourceChange, StackError, StackPlan, StackRequest, Tags, Tofu, TofuRead,
 };
@@ -67,11 +67,7 @@ fn with_placeholders(request: &StackRequest) -> Map {
 
 fn diff(address: &str, before: Option<&Map>, after: Option<&Map>) -> Option<ResourceChange> {
     let change = |action: &str, attributes| {
-        Some(ResourceChange {
-            address: address.to_owned(),
-            action: action.to_owned(),
-            attributes,
-        })
+        Some(ResourceChange { address: address.to_owned(), action: action.to_owned(), attributes })
     };
     match (before, after) {
         (None, None) => None,
@@ -92,11 +88,7 @@ fn diff(address: &str, before: Option<&Map>, after: Option<&Map>) -> Option<Reso
                 .iter()
                 .filter(|(key, value)| before.get(key) != Some(*value))
                 .map(|(key, value)| {
-                    (
-                        key.to_string(),
-                        before.get(key).cloned().unwrap_or_default(),
-                        value.clone(),
-                    )
+                    (key.to_string(), before.get(key).cloned().unwrap_or_default(), value.clone())
                 })
                 .chain(
                     before
@@ -119,10 +111,7 @@ fn diff(address: &str, before: Option<&Map>, after: Option<&Map>) -> Option<Reso
 impl Sim {
     fn module(&self, dir: &str) -> Answer<Module> {
         let relative = Path::new(dir);
-        if relative
-            .components()
-            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
-        {
+        if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(ProviderError::permanent(
                 "tofu plan",
                 format!("the module `{dir}` is outside the project"),
@@ -138,11 +127,10 @@ impl Sim {
     }
 
     fn stack(&self, request: &StackRequest) -> Stack {
-        self.world
-            .read(|tables| match tables.get("stack", &stack_key(request)) {
-                Some(Record::Stack { row, .. }) => row.clone(),
-                _ => Stack::default(),
-            })
+        self.world.read(|tables| match tables.get("stack", &stack_key(request)) {
+            Some(Record::Stack { row, .. }) => row.clone(),
+            _ => Stack::default(),
+        })
     }
 
     fn outcome(&self, request: &StackRequest) -> Result<Outcome, StackError> {
@@ -159,10 +147,8 @@ impl Sim {
         let vars = with_placeholders(request);
         let mut wanted: BTreeMap<String, Map> = BTreeMap::new();
         if !request.destroy {
-            for (address, attributes) in self
-                .model
-                .resources(&module.file, &module.source, &vars)
-                .map_err(failed)?
+            for (address, attributes) in
+                self.model.resources(&module.file, &module.source, &vars).map_err(failed)?
             {
                 let Value::Map(attributes) = attributes else {
                     let message = format!("{}: the resource {address} is not a map", module.file.display());
@@ -171,22 +157,18 @@ impl Sim {
                 wanted.insert(address.to_string(), attributes);
             }
         }
-        let addresses: std::collections::BTreeSet<&String> =
-            stack.resources.keys().chain(wanted.keys()).collect();
+        let addresses: BTreeSet<&String> = stack.resources.keys().chain(wanted.keys()).collect();
         let changes: Vec<ResourceChange> = addresses
             .into_iter()
             .filter_map(|address| diff(address, stack.resources.get(address), wanted.get(address)))
             .collect();
         // What is only updated or left alone keeps its id; what is new has none yet.
+        let is_new = |change: &&ResourceChange| matches!(change.action.as_str(), "create" | "replace");
+        let fresh: BTreeSet<&str> =
+            changes.iter().filter(is_new).map(|change| change.address.as_str()).collect();
         for (address, attributes) in &mut wanted {
-            let keeps = !changes.iter().any(|change| {
-                change.address == *address && matches!(change.action.as_str(), "create" | "replace")
-            });
-            let id = stack
-                .resources
-                .get(address)
-                .and_then(|before| before.get(ID))
-                .filter(|_| keeps);
+            let known = stack.resources.get(address).and_then(|before| before.get(ID));
+            let id = known.filter(|_| !fresh.contains(address.as_str()));
             attributes.insert(ID, id.cloned().unwrap_or(Value::Unknown));
         }
         let outputs = if request.destroy {
@@ -220,33 +202,23 @@ impl Sim {
     /// Ends an instance that a stack no longer has; volumes come free once it is gone.
     fn terminate(&self, draft: &mut Draft<'_>, id: &str) {
         if let Some(Record::Instance { row, gone_at: None }) = draft.tables().get("instance", id).cloned() {
-            draft.put(Record::Instance {
-                row,
-                gone_at: Some(self.ready_after(TERMINATION)),
-            });
+            draft.put(Record::Instance { row, gone_at: Some(self.ready_after(TERMINATION)) });
         }
     }
 
     fn launch(&self, draft: &mut Draft<'_>, attributes: &Map) -> Answer<String> {
         const OPERATION: &str = "ec2 RunInstances";
         let text = |key: &str| {
-            attributes
-                .get(key)
-                .and_then(Value::as_str)
-                .map(str::to_owned)
-                .ok_or_else(|| {
-                    ProviderError::permanent(
-                        OPERATION,
-                        format!("MissingParameter: an aws_instance needs the string `{key}`"),
-                    )
-                })
+            attributes.get(key).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
+                ProviderError::permanent(
+                    OPERATION,
+                    format!("MissingParameter: an aws_instance needs the string `{key}`"),
+                )
+            })
         };
         let (ami, zone) = (text("ami")?, text("availability_zone")?);
         if ami != PUBLIC_AMI && draft.tables().get("image", &ami).is_none() {
-            return Err(ProviderError::permanent(
-                OPERATION,
-                format!("InvalidAMIID.NotFound: {ami}"),
-            ));
+            return Err(ProviderError::permanent(OPERATION, format!("InvalidAMIID.NotFound: {ami}")));
         }
         let tags: Tags = attributes
             .get("tags")
@@ -279,11 +251,8 @@ impl Sim {
         let mut resources = wanted;
         for change in &plan.changes {
             if matches!(change.action.as_str(), "replace" | "destroy")
-                && let Some(id) = before
-                    .resources
-                    .get(&change.address)
-                    .and_then(|old| old.get(ID))
-                    .and_then(Value::as_str)
+                && let Some(id) =
+                    before.resources.get(&change.address).and_then(|old| old.get(ID)).and_then(Value::as_str)
             {
                 self.terminate(draft, id);
             }
@@ -320,10 +289,7 @@ impl Tofu for Sim {
             Err(StackError::Undecided(reason)) => return Err(ProviderError::permanent(OPERATION, reason)),
         };
         if outcome.plan != *plan {
-            let message = format!(
-                "the state moved: was serial {}, now {}",
-                plan.serial, outcome.plan.serial
-            );
+            let message = format!("the state moved: was serial {}, now {}", plan.serial, outcome.plan.serial);
             return Err(ProviderError::refused(OPERATION, message).help("plan again"));
         }
         let module = self.module(&request.dir)?;
@@ -337,15 +303,9 @@ impl Tofu for Sim {
                     self.outputs(&module, &with_placeholders(request), &resources)
                         .map_err(|error| ProviderError::permanent(OPERATION, format!("outputs: {error:?}")))?
                 };
-                let row = Stack {
-                    serial: before.serial + 1,
-                    resources,
-                    outputs: Value::Map(outputs.clone()),
-                };
-                draft.put(Record::Stack {
-                    key: stack_key(request),
-                    row,
-                });
+                let row =
+                    Stack { serial: before.serial + 1, resources, outputs: Value::Map(outputs.clone()) };
+                draft.put(Record::Stack { key: stack_key(request), row });
                 Ok(outputs)
             })
         })

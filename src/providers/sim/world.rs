@@ -1,13 +1,15 @@
 //! The simulated world's state: tables of records, kept as an append-only log of transactions.
 //!
-//! Each transaction is one line with a checksum, written by one call after it was applied in memory, so a
-//! kill leaves whole transactions or a torn last line, which is ignored and cut off by the next writer. The
-//! log is compacted when it is opened and most of it is dead. Failure modes: a log that is damaged before its
-//! last line is refused, never guessed at.
+//! Each transaction is one line with a checksum, written by one call before it becomes visible in memory, so a
+//! kill leaves whole transactions or a torn last line, which is ignored and cut off by the next writer. One
+//! process writes at a time: the first commit locks the log, until the process ends. A writer compacts a log
+//! most of which is dead. Failure modes: a log that is damaged before its last line is refused, never guessed at;
+//! a second writer is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,44 +32,15 @@ const COMPACT_AT_LEAST: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "table", rename_all = "snake_case")]
 pub(super) enum Record {
-    Image {
-        row: Image,
-        ready_at: i64,
-    },
-    Snapshot {
-        row: Snapshot,
-        ready_at: i64,
-    },
-    Volume {
-        row: Volume,
-        ready_at: i64,
-        content: Option<Content>,
-    },
-    Instance {
-        row: Instance,
-        gone_at: Option<i64>,
-    },
-    Store {
-        path: String,
-        row: BuiltImage,
-    },
-    Stack {
-        key: String,
-        row: Stack,
-    },
-    Mount {
-        instance: String,
-        row: MountReport,
-    },
-    Memory {
-        instance: String,
-        row: MemoryStatus,
-    },
-    Token {
-        token: String,
-        params: String,
-        result: String,
-    },
+    Image { row: Image, ready_at: i64 },
+    Snapshot { row: Snapshot, ready_at: i64 },
+    Volume { row: Volume, ready_at: i64, content: Option<Content> },
+    Instance { row: Instance, gone_at: Option<i64> },
+    Store { path: String, row: BuiltImage },
+    Stack { key: String, row: Stack },
+    Mount { instance: String, row: MountReport },
+    Memory { instance: String, row: MemoryStatus },
+    Token { token: String, params: String, result: String },
 }
 
 /// What is on a volume.
@@ -130,10 +103,7 @@ impl Tables {
         let place = record.place();
         let tags = match &record {
             Record::Image { row, .. } => {
-                self.index
-                    .entry(("image", NAME, row.name.clone()))
-                    .or_default()
-                    .insert(row.id.clone());
+                self.index.entry(("image", NAME, row.name.clone())).or_default().insert(row.id.clone());
                 Some(&row.tags)
             }
             Record::Volume { row, .. } => Some(&row.tags),
@@ -141,10 +111,7 @@ impl Tables {
         };
         for key in [TAG_STEP, TAG_CONTENT] {
             if let Some(value) = tags.and_then(|tags| tags.get(key)) {
-                self.index
-                    .entry((place.0, key, value.clone()))
-                    .or_default()
-                    .insert(place.1.clone());
+                self.index.entry((place.0, key, value.clone())).or_default().insert(place.1.clone());
             }
         }
         self.rows.insert(place, record);
@@ -169,15 +136,23 @@ impl Tables {
             Some((table, key, (*value).to_owned()))
         });
         match indexed {
-            Some(place) => self
-                .index
-                .get(&place)
-                .into_iter()
-                .flatten()
-                .filter_map(|id| self.get(table, id))
-                .collect(),
+            Some(place) => {
+                self.index.get(&place).into_iter().flatten().filter_map(|id| self.get(table, id)).collect()
+            }
             None => self.table(table).collect(),
         }
+    }
+
+    /// The records of a table whose keys begin with a prefix.
+    pub(super) fn with_prefix<'a>(
+        &'a self,
+        table: &'static str,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = &'a Record> {
+        self.rows
+            .range((table, prefix.to_owned())..)
+            .take_while(move |((name, key), _)| *name == table && key.starts_with(prefix))
+            .map(|(_, row)| row)
     }
 
     /// The image with a name.
@@ -215,8 +190,19 @@ struct Inner {
     tables: Tables,
     /// Bytes of the log that are in the tables.
     read_to: u64,
-    /// The log, once something was written.
+    /// Lines of the log that are in the tables.
+    lines: usize,
+    /// Which file was read: a reset or compacted world is another one.
+    file: Option<(u64, u64)>,
+    /// The log, locked, once something was written.
     writer: Option<File>,
+}
+
+impl Inner {
+    fn empty() -> Self {
+        let tables = Tables { now: EPOCH, ..Tables::default() };
+        Self { tables, read_to: 0, lines: 0, file: None, writer: None }
+    }
 }
 
 /// A world on disk.
@@ -236,18 +222,7 @@ impl World {
     /// # Errors
     /// When the log cannot be read or is damaged.
     pub fn open(dir: PathBuf) -> Answer<Self> {
-        let inner = Inner {
-            tables: Tables {
-                now: EPOCH,
-                ..Tables::default()
-            },
-            read_to: 0,
-            writer: None,
-        };
-        let world = Self {
-            dir,
-            inner: Mutex::new(inner),
-        };
+        let world = Self { dir, inner: Mutex::new(Inner::empty()) };
         world.refresh()?;
         Ok(world)
     }
@@ -266,44 +241,33 @@ impl World {
     /// # Errors
     /// When the log cannot be read or is damaged.
     pub(super) fn refresh(&self) -> Answer<()> {
-        let mut inner = self.lock();
+        self.catch_up(&mut self.lock())
+    }
+
+    fn catch_up(&self, inner: &mut Inner) -> Answer<()> {
+        if inner.writer.is_some() {
+            // Nobody else writes while this process holds the log.
+            return Ok(());
+        }
         let path = self.log_path();
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                *inner = Inner {
-                    tables: Tables {
-                        now: EPOCH,
-                        ..Tables::default()
-                    },
-                    read_to: 0,
-                    writer: None,
-                };
+                *inner = Inner::empty();
                 return Ok(());
             }
             Err(error) => return Err(io_error("open", &path, &error)),
         };
-        let length = file
-            .metadata()
-            .map_err(|error| io_error("read", &path, &error))?
-            .len();
-        if length < inner.read_to {
-            // Emptied by `clawd sim reset`, or compacted: begin anew.
-            *inner = Inner {
-                tables: Tables {
-                    now: EPOCH,
-                    ..Tables::default()
-                },
-                read_to: 0,
-                writer: None,
-            };
+        let metadata = file.metadata().map_err(|error| io_error("read", &path, &error))?;
+        let identity = (metadata.dev(), metadata.ino());
+        if inner.file.is_some_and(|known| known != identity) || metadata.len() < inner.read_to {
+            *inner = Inner::empty();
         }
-        file.seek(SeekFrom::Start(inner.read_to))
-            .map_err(|error| io_error("read", &path, &error))?;
+        inner.file = Some(identity);
         let mut text = Vec::new();
-        file.read_to_end(&mut text)
+        file.seek(SeekFrom::Start(inner.read_to))
+            .and_then(|_| file.read_to_end(&mut text))
             .map_err(|error| io_error("read", &path, &error))?;
-        let mut lines = 0;
         let mut at = 0;
         while let Some(end) = text[at..].iter().position(|byte| *byte == b'\n') {
             let line = &text[at..at + end];
@@ -313,14 +277,10 @@ impl World {
             for record in transaction.puts {
                 inner.tables.put(record);
             }
-            lines += 1;
+            inner.lines += 1;
             at += end + 1;
         }
-        let from_start = inner.read_to == 0;
         inner.read_to += at as u64;
-        if from_start && lines > COMPACT_AT_LEAST && lines > COMPACT_FACTOR * inner.tables.rows.len() {
-            self.compact(&mut inner)?;
-        }
         Ok(())
     }
 
@@ -332,53 +292,74 @@ impl World {
     /// Changes the world: what `change` puts is logged as one transaction and then visible.
     pub(super) fn commit<T>(&self, now: i64, change: impl FnOnce(&mut Draft<'_>) -> Answer<T>) -> Answer<T> {
         let mut inner = self.lock();
-        let mut draft = Draft {
-            next_id: inner.tables.next_id,
-            tables: &inner.tables,
-            puts: Vec::new(),
-        };
+        self.begin_writing(&mut inner)?;
+        let mut draft = Draft { next_id: inner.tables.next_id, tables: &inner.tables, puts: Vec::new() };
         let result = change(&mut draft)?;
         let Draft { next_id, puts, .. } = draft;
-        if puts.is_empty() {
-            return Ok(result);
-        }
-        let transaction = Transaction { now, next_id, puts };
-        let line = encode(&transaction)?;
-        let path = self.log_path();
-        let inner = &mut *inner;
-        let writer = match &mut inner.writer {
-            Some(writer) => writer,
-            none => none.insert(self.open_writer(inner.read_to)?),
-        };
-        writer
-            .write_all(&line)
-            .map_err(|error| io_error("write", &path, &error))?;
-        inner.read_to += line.len() as u64;
-        inner.tables.now = now;
-        inner.tables.next_id = transaction.next_id;
-        for record in transaction.puts {
-            inner.tables.put(record);
+        if !puts.is_empty() {
+            self.append(&mut inner, Transaction { now, next_id, puts })?;
         }
         Ok(result)
     }
 
-    /// Opens the log for appending after what was read; a torn last line is cut off.
-    fn open_writer(&self, read_to: u64) -> Answer<File> {
-        fs::create_dir_all(&self.dir).map_err(|error| io_error("create", &self.dir, &error))?;
-        let path = self.log_path();
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|error| io_error("open", &path, &error))?;
-        file.set_len(read_to)
-            .and_then(|()| file.seek(SeekFrom::End(0)))
-            .map_err(|error| io_error("write", &path, &error))?;
-        Ok(file)
+    /// Keeps the time, which otherwise passes only with changes.
+    pub(super) fn keep_time(&self, now: i64) -> Answer<()> {
+        let mut inner = self.lock();
+        if inner.writer.is_none() || now <= inner.tables.now {
+            return Ok(());
+        }
+        let next_id = inner.tables.next_id;
+        self.append(&mut inner, Transaction { now, next_id, puts: Vec::new() })
     }
 
-    fn compact(&self, inner: &mut Inner) -> Answer<()> {
+    fn append(&self, inner: &mut Inner, transaction: Transaction) -> Answer<()> {
+        let line = encode(&transaction)?;
+        let path = self.log_path();
+        let written = inner.writer.as_mut().map(|writer| writer.write_all(&line));
+        if let Some(Err(error)) = written {
+            // What was torn is cut off when the log is opened for writing again.
+            inner.writer = None;
+            return Err(io_error("write", &path, &error));
+        }
+        inner.read_to += line.len() as u64;
+        inner.lines += 1;
+        inner.tables.now = inner.tables.now.max(transaction.now);
+        inner.tables.next_id = transaction.next_id;
+        for record in transaction.puts {
+            inner.tables.put(record);
+        }
+        Ok(())
+    }
+
+    /// Takes the log for writing, brings the tables up to date, and cuts off a torn last line.
+    fn begin_writing(&self, inner: &mut Inner) -> Answer<()> {
+        if inner.writer.is_some() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir).map_err(|error| io_error("create", &self.dir, &error))?;
+        let path = self.log_path();
+        let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = open().map_err(|error| io_error("open", &path, &error))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                ProviderError::refused("sim world", "another process is changing this simulated world")
+                    .help("wait until it is done")
+            }
+            TryLockError::Error(error) => io_error("lock", &path, &error),
+        })?;
+        self.catch_up(inner)?;
+        if inner.lines > COMPACT_AT_LEAST && inner.lines > COMPACT_FACTOR * inner.tables.rows.len() {
+            file = self.compact(inner)?;
+        }
+        file.set_len(inner.read_to)
+            .and_then(|()| file.seek(SeekFrom::End(0)))
+            .map_err(|error| io_error("write", &path, &error))?;
+        inner.writer = Some(file);
+        Ok(())
+    }
+
+    /// Writes the tables as one transaction into a new log and puts it in the old one's place, locked.
+    fn compact(&self, inner: &mut Inner) -> Answer<File> {
         let tables = &inner.tables;
         let transaction = Transaction {
             now: tables.now,
@@ -387,12 +368,21 @@ impl World {
         };
         let line = encode(&transaction)?;
         let path = self.log_path();
-        let fresh = self.dir.join(format!("world.log.{}.new", std::process::id()));
-        fs::write(&fresh, &line)
-            .and_then(|()| fs::rename(&fresh, &path))
-            .map_err(|error| io_error("write", &path, &error))?;
+        let fresh = self.dir.join("world.log.new");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(&line).map(|()| file))
+            .map_err(|error| io_error("write", &fresh, &error))?;
+        file.try_lock().map_err(|error| ProviderError::permanent("sim world", error.to_string()))?;
+        fs::rename(&fresh, &path).map_err(|error| io_error("write", &path, &error))?;
+        inner.file = file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
         inner.read_to = line.len() as u64;
-        Ok(())
+        inner.lines = 1;
+        Ok(file)
     }
 
     /// What is in the world, as lines for people: kind, id and what matters of it.
@@ -414,11 +404,7 @@ impl World {
                         content.as_ref().map_or("blank", |content| content.fs.as_str()),
                     ),
                     Record::Instance { row, gone_at } => {
-                        let state = if gone_at.is_some() {
-                            "terminated"
-                        } else {
-                            row.state.as_str()
-                        };
+                        let state = if gone_at.is_some() { "terminated" } else { row.state.as_str() };
                         format!("{state}, {} in {}", row.image_id, row.zone)
                     }
                     Record::Store { row, .. } => row.size.to_string(),
@@ -431,12 +417,7 @@ impl World {
                 };
                 (kind.to_owned(), key, detail)
             };
-            tables
-                .rows
-                .values()
-                .filter(|record| !matches!(record, Record::Token { .. }))
-                .map(row)
-                .collect()
+            tables.rows.values().filter(|record| !matches!(record, Record::Token { .. })).map(row).collect()
         })
     }
 }
@@ -459,10 +440,7 @@ fn decode(line: &[u8]) -> Option<Transaction> {
 fn damaged(path: &std::path::Path, offset: u64) -> ProviderError {
     ProviderError::permanent(
         "sim world",
-        format!(
-            "{} is damaged at byte {offset}: a line does not match its checksum",
-            path.display()
-        ),
+        format!("{} is damaged at byte {offset}: a line does not match its checksum", path.display()),
     )
     .help("`clawd sim reset` empties the simulated world")
 }

@@ -1,0 +1,14 @@
+//! The integration tests, one binary so that the suite links once.
+
+#![allow(clippy::unwrap_used, missing_docs)] // a test that cannot go on should stop where it is
+
+mod bad_input;
+mod budget;
+mod commands;
+mod conventions;
+mod crash;
+mod layers;
+mod plans;
+mod properties;
+mod simulator;
+mod support;

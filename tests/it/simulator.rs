@@ -1,0 +1,168 @@
+//! The simulator refuses what EC2 refuses, and injects failures by seed.
+
+use clawd::providers::ports::{ImageRequest, SnapshotRequest, Tags, VolumeRequest, VolumeShape};
+use clawd::providers::sim::{Faults, Settings};
+use clawd::providers::{ErrorKind, Providers};
+use clawd::units::{Bytes, GiB};
+use clawd::value::{Map, Value};
+
+use crate::support::{Project, simulator};
+
+fn volume(zone: &str) -> VolumeRequest {
+    VolumeRequest {
+        zone: zone.into(),
+        size: GiB(10),
+        kind: "gp3".into(),
+        iops: None,
+        throughput: None,
+        kms_key: None,
+        snapshot: None,
+        tags: Tags::new(),
+    }
+}
+
+fn snapshot() -> SnapshotRequest {
+    SnapshotRequest {
+        path: "/x".into(),
+        sha256: "ab".into(),
+        size: Bytes(1 << 30),
+        method: "ebs_direct".into(),
+        kms_key: None,
+        tags: Tags::new(),
+    }
+}
+
+fn image(snapshot_id: String) -> ImageRequest {
+    ImageRequest {
+        name: "an-image".into(),
+        description: String::new(),
+        snapshot_id,
+        architecture: "x86_64".into(),
+        boot_mode: "uefi".into(),
+        root_device: "/dev/xvda".into(),
+        volume_type: "gp3".into(),
+        size: GiB(1),
+        tags: Tags::new(),
+    }
+}
+
+/// Launches one instance in each zone; returns their ids.
+async fn instances(providers: &Providers, zones: &[&str]) -> Vec<String> {
+    let hosts = zones.iter().enumerate().map(|(number, zone)| {
+        let host = Value::map(
+            [("type", "t3.large"), ("zone", *zone), ("ami", "ami-0123456789abcdef0")]
+                .map(|(key, text)| (key, Value::from(text))),
+        );
+        (format!("h{number}"), host)
+    });
+    let request = clawd::providers::ports::StackRequest {
+        dir: "tofu/fleet".into(),
+        workspace: "default".into(),
+        vars: Map::from_iter([("instances".into(), Value::map(hosts))]),
+        destroy: false,
+        placeholders: Map::new(),
+    };
+    let plan = providers.tofu.plan(&request).await.unwrap();
+    let outputs = providers.tofu.apply(&request, &plan).await.unwrap();
+    let ids = outputs.get("instance_ids").and_then(Value::as_map).unwrap().clone();
+    ids.values().map(|id| id.as_str().unwrap().to_owned()).collect()
+}
+
+async fn wait(providers: &Providers) {
+    providers.clock.sleep(std::time::Duration::from_secs(120)).await;
+}
+
+#[tokio::test]
+async fn a_token_answers_with_what_it_made_and_refuses_other_parameters() {
+    let project = Project::new();
+    let ec2 = simulator(project.path(), Settings::default()).ec2;
+    let first = ec2.create_volume("token", &volume("a")).await.unwrap();
+    assert_eq!(ec2.create_volume("token", &volume("a")).await.unwrap(), first);
+    let error = ec2.create_volume("token", &volume("b")).await.unwrap_err();
+    assert!(error.message.starts_with("IdempotentParameterMismatch"), "{error}");
+    assert_eq!(error.kind, ErrorKind::Permanent);
+}
+
+#[tokio::test]
+async fn an_ami_name_is_unique_and_its_snapshot_complete() {
+    let project = Project::new();
+    let providers = simulator(project.path(), Settings::default());
+    let ec2 = &providers.ec2;
+    let id = ec2.import_snapshot("token", &snapshot()).await.unwrap();
+    let early = ec2.register_image(&image(id.clone())).await.unwrap_err();
+    assert!(early.message.starts_with("InvalidSnapshot"), "{early}");
+    wait(&providers).await;
+    ec2.register_image(&image(id.clone())).await.unwrap();
+    let again = ec2.register_image(&image(id)).await.unwrap_err();
+    assert!(again.message.starts_with("InvalidAMIName.Duplicate"), "{again}");
+}
+
+#[tokio::test]
+async fn volumes_attach_once_in_their_zone_and_never_shrink() {
+    let project = Project::new();
+    let providers = simulator(project.path(), Settings::default());
+    let ec2 = &providers.ec2;
+    let hosts = instances(&providers, &["a", "b", "a"]).await;
+    let id = ec2.create_volume("token", &volume("a")).await.unwrap();
+    let creating = ec2.attach_volume(&id, &hosts[0]).await.unwrap_err();
+    assert!(creating.message.starts_with("IncorrectState"), "{creating}");
+    wait(&providers).await;
+    let zone = ec2.attach_volume(&id, &hosts[1]).await.unwrap_err();
+    assert!(zone.message.starts_with("InvalidVolume.ZoneMismatch"), "{zone}");
+    ec2.attach_volume(&id, &hosts[0]).await.unwrap();
+    ec2.attach_volume(&id, &hosts[0]).await.unwrap();
+    let taken = ec2.attach_volume(&id, &hosts[2]).await.unwrap_err();
+    assert!(taken.message.starts_with("VolumeInUse"), "{taken}");
+    let smaller = VolumeShape { size: GiB(5), kind: "gp3".into(), iops: None, throughput: None };
+    let error = ec2.modify_volume(&id, &smaller).await.unwrap_err();
+    assert!(error.message.starts_with("InvalidParameterValue"), "{error}");
+}
+
+#[tokio::test]
+async fn the_world_is_kept_and_a_damaged_one_is_refused() {
+    let project = Project::new();
+    let id = simulator(project.path(), Settings::default())
+        .ec2
+        .create_volume("token", &volume("a"))
+        .await
+        .unwrap();
+    let again = simulator(project.path(), Settings::default());
+    assert_eq!(again.ec2.volume(&id).await.unwrap().unwrap().id, id);
+    // A torn last line is as if the call had not been made.
+    let path = project.path().join(".world/world.log");
+    let mut log = std::fs::read(&path).unwrap();
+    log.extend_from_slice(b"deadbeef {\"now\":1,");
+    std::fs::write(&path, &log).unwrap();
+    let torn = simulator(project.path(), Settings::default());
+    assert!(torn.ec2.volume(&id).await.unwrap().is_some());
+    torn.ec2.create_volume("other", &volume("a")).await.unwrap();
+    assert_eq!(simulator(project.path(), Settings::default()).ec2.volumes(&[]).await.unwrap().len(), 2);
+    // Damage before the end is never guessed at.
+    log[30] ^= 1;
+    std::fs::write(&path, &log).unwrap();
+    project.write("plans/x.rhai", "");
+    std::fs::create_dir_all(project.path().join(".clawd/sim")).unwrap();
+    std::fs::rename(project.path().join(".world"), project.path().join(".clawd/sim/world")).unwrap();
+    insta::assert_snapshot!("damaged-world", project.block(&["plan", "plans/x.rhai"]));
+}
+
+#[tokio::test]
+async fn failures_come_by_seed() {
+    let project = Project::new();
+    let outcomes = |seed: u64| {
+        let path = project.path().join(format!("w{seed}"));
+        async move {
+            std::fs::create_dir_all(&path).unwrap();
+            let ec2 = simulator(&path, Settings { faults: Faults { seed, rate: 0.5 }, time_scale: 0.0 }).ec2;
+            let mut kinds = Vec::new();
+            for _ in 0..32 {
+                kinds.push(ec2.volume("vol-none").await.map(|_| ()).map_err(|error| error.kind));
+            }
+            kinds
+        }
+    };
+    let first = outcomes(1).await;
+    assert_eq!(first, outcomes(1).await);
+    assert_ne!(first, outcomes(2).await);
+    assert!(first.iter().any(Result::is_ok) && first.iter().any(Result::is_err));
+}
