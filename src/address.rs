@@ -2,6 +2,8 @@
 //!
 //! An address is cheap to clone, because references, journal records and events all carry one.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! Nothing here prints or knows colours; `cli` renders. Every kind of problem has one stable code, so that
 //! people can search for it and agents can branch on it; `clawd docs codes` lists them from this table.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -102,8 +104,6 @@ codes! {
     PlanRead = "plan.read-failed",
     /// A step's rule forbids what the script asks for, given what is there.
     PlanRefused = "plan.refused",
-    /// A speculative nested plan failed; the step is decided at apply.
-    PlanSpeculative = "plan.speculative-failed",
     /// The plan destroys, replaces or formats more than it allows.
     PlanOverBudget = "plan.over-budget",
     /// The world moved between plan and apply.

@@ -1,5 +1,7 @@
 //! The `clawd` command.
 
+#![allow(clippy::disallowed_methods)] // this is where it is done
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -2,6 +2,8 @@
 //!
 //! Never converts silently between units: GiB are 2^30 bytes, and a duration is whole seconds.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;

@@ -133,7 +133,7 @@ impl Job<'_> {
                 return self.conclude(&applied, &run, terminal, ended.err().map(|error| error.to_string()));
             }
             Err(ApplyError::Problems(problems) | ApplyError::Stale(problems)) => problems,
-            Err(ApplyError::OverBudget(problem)) => vec![problem],
+            Err(ApplyError::OverBudget(problem)) => vec![*problem],
             Err(ApplyError::Interrupted) => {
                 vec![Diagnostic::error(Code::RunInterrupted, "interrupted before anything was done")]
             }

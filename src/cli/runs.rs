@@ -108,7 +108,7 @@ impl History {
                 || "`clawd runs` lists them".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            Diagnostic::error(Code::RunUnreadable, format!("there is no run `{}`", printable(&id))).help(help)
+            Diagnostic::error(Code::RunUnreadable, format!("there is no run `{}`", printable(id))).help(help)
         })?;
         match &run.unreadable {
             Some(error) => Err(Diagnostic::error(Code::RunUnreadable, format!("the run {id}: {error}"))
@@ -154,7 +154,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
         Format::Human => lines
             .iter()
             .map(|line| {
-                format!("{}  {:<11} {}  {}\n", line.run, line.status, line.started, printable(&line.command))
+                format!("{}  {:<11} {}  {}\n", line.run, line.status, line.started, printable(line.command))
             })
             .collect(),
     };

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
 
 fn reset(workspace: &Workspace, terminal: &Terminal) -> Outcome {
     let dir = workspace.state().join("world");
-    if dir.exists() {
+    if workspace.locks().exists() {
         let holder = Holder {
             run: "sim reset".to_owned(),
             pid: std::process::id(),
@@ -53,9 +53,13 @@ fn reset(workspace: &Workspace, terminal: &Terminal) -> Outcome {
             since: now(),
         };
         let _lock = Lock::acquire(&workspace.locks(), &workspace.profile.target, &holder)?;
-        fs::remove_dir_all(&dir).map_err(|error| {
-            Diagnostic::error(Code::StateUnwritable, format!("cannot empty {}: {error}", dir.display()))
-        })?;
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let message = format!("cannot empty {}: {error}", dir.display());
+                return Err(Diagnostic::error(Code::StateUnwritable, message).into());
+            }
+            _ => {}
+        }
     }
     terminal.note("The simulated world is empty.");
     Ok(Exit::Done)

@@ -65,7 +65,7 @@ pub enum StepResult {
     /// Something was done.
     Done(Action),
     /// It failed.
-    Failed(Diagnostic),
+    Failed(Box<Diagnostic>),
     /// It was not begun.
     Skipped(String),
 }
@@ -85,7 +85,7 @@ impl Applied {
     /// The failures.
     pub fn failures(&self) -> impl Iterator<Item = &Diagnostic> {
         self.results.iter().filter_map(|(_, result)| match result {
-            StepResult::Failed(diagnostic) => Some(diagnostic),
+            StepResult::Failed(diagnostic) => Some(&**diagnostic),
             _ => None,
         })
     }
@@ -127,7 +127,7 @@ pub enum ApplyError {
     /// The world moved: what was shown is not what would be done.
     Stale(Vec<Diagnostic>),
     /// More is destroyed, replaced or formatted than allowed.
-    OverBudget(Diagnostic),
+    OverBudget(Box<Diagnostic>),
     /// A person interrupted it before anything began.
     Interrupted,
 }
@@ -221,7 +221,7 @@ pub async fn apply(
         return Err(ApplyError::Stale(moved));
     }
     let all_costs: Vec<Cost> = options.spent.iter().cloned().chain(plan_costs(&now)).collect();
-    check_budget(&now.header, &all_costs).map_err(|excess| ApplyError::OverBudget(*excess))?;
+    check_budget(&now.header, &all_costs).map_err(ApplyError::OverBudget)?;
     let run = Run::new(approved, &now, providers, journal, observer, options);
     let applied = run.execute(interrupt).await;
     if let Err(error) = providers.clock.settle() {
@@ -311,12 +311,12 @@ impl<'a> Run<'a> {
                 }
                 Some((index, outcome)) = running.next() => {
                     let (result, outputs) = match outcome {
-                        Ok((action, outputs)) if action == Action::NoOp => (StepResult::NoOp, Some(outputs)),
+                        Ok((Action::NoOp, outputs)) => (StepResult::NoOp, Some(outputs)),
                         Ok((action, outputs)) => (StepResult::Done(action), Some(outputs)),
                         Err(diagnostic) => {
                             let refused = matches!(diagnostic.code, Code::PlanStale | Code::PlanOverBudget);
                             stopping |= refused || self.options.fail_fast;
-                            (StepResult::Failed(*diagnostic), None)
+                            (StepResult::Failed(diagnostic), None)
                         }
                     };
                     self.settle(index, result, outputs, &dependants, &mut progress, &mut ready);

@@ -4,6 +4,8 @@
 //! for the disk, because only they must be there before something happens. A torn last line is what a crash
 //! leaves and is ignored; damage before it is an error.
 
+#![allow(clippy::disallowed_methods)] // this is where it is done
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! The lock of a target: one apply at a time per account, region and fleet, on this machine. The operating
 //! system drops it when its holder dies, so it is never stale.
 
+#![allow(clippy::disallowed_methods)] // this is where it is done
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::providers::ErrorKind;
 
 /// Tries after the first when neither step nor profile say otherwise.
-pub const DEFAULT_RETRIES: u32 = 5;
+pub const DEFAULT_RETRIES: u32 = 8;
 
 const FIRST: Duration = Duration::from_millis(500);
 const FIRST_THROTTLED: Duration = Duration::from_secs(2);

@@ -5,6 +5,8 @@
 //! plan is acyclic by construction, because a step can only name steps recorded before it; what comes from
 //! a file is checked (`file`). Nothing here does IO, reads a clock or draws random numbers.
 
+#![deny(clippy::disallowed_methods)]
+
 pub mod action;
 pub mod budget;
 pub mod conform;

@@ -135,8 +135,8 @@ impl Recorder {
     }
 
     /// Declares a secret; `false` when the name is taken by another source.
-    pub fn secret(&mut self, name: &str, source: SecretSource) -> bool {
-        *self.secrets.entry(name.into()).or_insert_with(|| source.clone()) == source
+    pub fn secret(&mut self, name: &str, source: &SecretSource) -> bool {
+        *self.secrets.entry(name.into()).or_insert_with(|| source.clone()) == *source
     }
 
     /// Sets the budget.

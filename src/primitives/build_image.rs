@@ -64,7 +64,7 @@ pub(super) struct Args {
 
 /// A disk image.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-clawd-step" = "build_image"))]
+#[schemars(title = "Image", extend("x-clawd-step" = "build_image"))]
 pub(super) struct Image {
     /// The output's store path: the image's identity, known before it is built.
     pub(super) store_path: String,

@@ -130,7 +130,7 @@ pub(super) struct Args {
 
 /// An AMI.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-clawd-step" = "import_ami"))]
+#[schemars(title = "Ami", extend("x-clawd-step" = "import_ami"))]
 pub(super) struct Ami {
     /// `ami-...`
     pub(super) image_id: String,

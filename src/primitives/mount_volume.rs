@@ -128,7 +128,7 @@ pub(super) struct Args {
 
 /// A mounted volume.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-clawd-step" = "mount_volume"))]
+#[schemars(title = "Mount", extend("x-clawd-step" = "mount_volume"))]
 pub(super) struct Mount {
     /// `vol-...`
     pub(super) volume_id: String,

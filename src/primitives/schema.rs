@@ -100,7 +100,7 @@ impl Schema {
             return Self { nullable: true, ..Self::compile(rest[0]) };
         }
         if let Some(options) = json.get("oneOf").and_then(Json::as_array) {
-            let choices = options.iter().flat_map(|option| choices_of(option)).collect();
+            let choices = options.iter().flat_map(choices_of).collect();
             return plain(Kind::String { choices, pattern: None });
         }
         let (type_name, nullable) = type_of(json);
@@ -195,7 +195,6 @@ impl Schema {
             Kind::String { .. } => "string".to_owned(),
             Kind::List(inner) => format!("list of {}", inner.describe()),
             Kind::Map(inner) => format!("map of {}", inner.describe()),
-            Kind::Object { title, step: Some(step), .. } if title.is_empty() => format!("a step of {step}"),
             Kind::Object { title, step: Some(step), .. } => format!("{title} (a step of {step})"),
             Kind::Object { .. } => "map".to_owned(),
         }

@@ -46,7 +46,7 @@ pub(super) struct Args {
 
 /// A memory directory in step.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-clawd-step" = "sync_memory"))]
+#[schemars(title = "Memory", extend("x-clawd-step" = "sync_memory"))]
 pub(super) struct Memory {
     /// The host's name.
     pub(super) host: String,
@@ -97,10 +97,12 @@ fn wanted(args: &Partial<'_, Args>) -> Result<MemoryConfig, String> {
     })
 }
 
+/// Reads one field of a configuration.
+type Pick = fn(&MemoryConfig) -> Value;
+
 fn changes(before: Option<&MemoryConfig>, after: &MemoryConfig) -> Vec<Change> {
-    let text =
-        |config: Option<&MemoryConfig>, pick: fn(&MemoryConfig) -> Value| config.map_or(Value::Null, pick);
-    let fields: [(&str, fn(&MemoryConfig) -> Value); 4] = [
+    let text = |config: Option<&MemoryConfig>, pick: Pick| config.map_or(Value::Null, pick);
+    let fields: [(&str, Pick); 4] = [
         ("dir", |config| config.dir.as_str().into()),
         ("remote", |config| config.remote.as_str().into()),
         ("canonical", |config| {

@@ -41,7 +41,7 @@ pub(super) struct Args {
 
 /// An applied stack.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-clawd-step" = "tofu_apply"))]
+#[schemars(title = "Stack", extend("x-clawd-step" = "tofu_apply"))]
 pub(super) struct Stack {
     /// The module's outputs.
     pub(super) outputs: Map,

@@ -158,7 +158,7 @@ fn secret(
                 .help("sources are `env:NAME`, `file:PATH` and `ssm:/PATH`"),
         ));
     }
-    if !session.recorder.borrow_mut().secret(name, source) {
+    if !session.recorder.borrow_mut().secret(name, &source) {
         let message = format!("the secret `{name}` is declared with two sources");
         return Err(stop(session, cx, Diagnostic::error(Code::ScriptSecret, message)));
     }

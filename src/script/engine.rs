@@ -1,5 +1,7 @@
 //! The sandboxed engine and one evaluation of a script on it.
 
+#![allow(clippy::disallowed_methods)] // this is where it is done
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +25,7 @@ use super::session::{Found, Mode, Session, Shared, take_thrown, throw};
 use super::spans::Spans;
 use super::tokens::{Tokens, has_private};
 use super::{Evaluation, Failure, Inputs, Limits, STDLIB, builtins, lists, steps, strings};
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Origin};
 use crate::plan::{Digest, Header, Plan, Recorded, Recorder};
 
 /// Symbols of Rhai that plans do not have. `switch` takes its default arm on a value not known yet; `try`
@@ -126,7 +128,7 @@ fn watch_tokens(engine: &mut Engine, deadline: u64) {
     #[allow(deprecated)] // marked as volatile, not as going away
     engine.on_parse_token(move |token, _, _| {
         count.set(count.get() + 1);
-        if count.get() % LOOK_EVERY == 0 && cpu_ms() >= deadline {
+        if count.get().is_multiple_of(LOOK_EVERY) && cpu_ms() >= deadline {
             return Token::LexError(
                 LexError::Runtime("the script takes too long to compile".to_owned()).into(),
             );
@@ -148,7 +150,7 @@ fn watch_resources(engine: &mut Engine, session: &Shared, limits: &Limits, deadl
     engine.on_progress(move |_| {
         let operations = count.get() + 1;
         count.set(operations);
-        if operations % LOOK_EVERY != 0 {
+        if !operations.is_multiple_of(LOOK_EVERY) {
             return None;
         }
         if operations > most {
@@ -178,8 +180,6 @@ fn watch_variables(engine: &mut Engine, session: &Shared) {
     engine.on_var(move |name, _, context| {
         if let Some(handle) = context.scope().get_value::<Deferred>(name) {
             shared.touch(&handle.reference);
-        } else {
-            *shared.touched.borrow_mut() = None;
         }
         Ok(None)
     });
@@ -342,9 +342,8 @@ pub(super) fn evaluate(inputs: &Inputs) -> Result<Evaluation, Box<Failure>> {
             diagnostic.message = first.session.tokens.borrow().readable(&diagnostic.message);
         }
         // A script that cannot be read has no text to point into.
-        if matches!(diagnostic.code, Code::ScriptMissing) {
-            diagnostic.origin = None;
-        }
+        let known = |origin: &Origin| first.session.project.sources().get(&origin.file).is_some();
+        diagnostic.origin = diagnostic.origin.take().filter(known);
     }
     let session = first.session;
     let (prints, sources) = (session.prints.take(), session.project.sources().clone());

@@ -28,6 +28,11 @@ pub(super) fn type_name(name: &str) -> &str {
     }
 }
 
+/// The article of a type's name.
+pub(super) fn article(name: &str) -> &'static str {
+    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
 /// Whether Rhai stumbled over a deferred value without saying which.
 pub(super) fn mentions_deferred(error: &EvalAltResult) -> bool {
     match innermost(error) {
@@ -129,7 +134,8 @@ fn describe(session: &Session, error: &EvalAltResult, file: &FileName) -> Diagno
         EvalAltResult::ErrorMismatchDataType(wanted, found, _)
             if found.contains("Deferred") || found.contains("Secret") =>
         {
-            handle_error(session, &format!("a {}", type_name(wanted)), place)
+            let wanted = type_name(wanted);
+            handle_error(session, &format!("this place, which takes {} {wanted},", article(wanted)), place)
         }
         EvalAltResult::ErrorIndexingType(name, _) if name.contains("Deferred") => {
             handle_error(session, "a map key or list index", place)
@@ -142,11 +148,18 @@ fn describe(session: &Session, error: &EvalAltResult, file: &FileName) -> Diagno
                 .at(place)
                 .help("a map is walked by its keys: `for key in map.keys()`")
         }
-        EvalAltResult::ErrorMismatchDataType(wanted, found, _) => Diagnostic::error(
-            Code::ScriptWrongType,
-            format!("expected a {}, found a {}", type_name(wanted), type_name(found)),
-        )
+        EvalAltResult::ErrorMismatchDataType(wanted, found, _) => Diagnostic::error(Code::ScriptWrongType, {
+            let (wanted, found) = (type_name(wanted), type_name(found));
+            format!("expected {} {wanted}, found {} {found}", article(wanted), article(found))
+        })
         .at(place),
+        EvalAltResult::ErrorDataRace(..) => {
+            let message =
+                "a list or map is used inside a function that is called while it is walked or changed";
+            Diagnostic::error(Code::ScriptRuntime, message)
+                .at(place)
+                .help("take a copy first: `let copy = list;`")
+        }
         EvalAltResult::ErrorTooManyOperations(_) => {
             limit("the script runs too many operations", "max_operations", place)
         }

@@ -1,6 +1,8 @@
 //! The project's files as a script may see them: inside the root, through no link that leaves it, UTF-8, of
 //! bounded size. Every file read is part of the inputs' digest, and its text is kept to quote from.
 
+#![allow(clippy::disallowed_methods)] // this is where it is done
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,7 +50,12 @@ impl Sources {
                 });
                 end.map_or(1, |end| end + 2)
             }
-            Some(c) if word(c) => rest.iter().take_while(|c| word(c)).count(),
+            Some(c) if word(c) => {
+                // A property's name belongs to it, `image.sha256`.
+                let belongs =
+                    |(at, c): &(usize, &char)| word(c) || (**c == '.' && rest.get(at + 1).is_some_and(word));
+                rest.iter().enumerate().take_while(belongs).count()
+            }
             Some(_) => 1,
         };
         u32::try_from(length).unwrap_or(1)

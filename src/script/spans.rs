@@ -68,7 +68,8 @@ impl Spans {
         if call.is_operator_call() || call.args.is_empty() {
             return;
         }
-        let mut site = CallSite { args: call.args.iter().map(Expr::position).collect(), keys: Vec::new() };
+        let mut site =
+            CallSite { args: call.args.iter().map(Expr::start_position).collect(), keys: Vec::new() };
         if let Some(map) = call.args.iter().find(|arg| matches!(arg, Expr::Map(..))) {
             collect(map, &Path::root(), &mut site.keys);
         }
@@ -135,14 +136,14 @@ fn collect(expr: &Expr, at: &Path, keys: &mut Vec<(Path, Position, Position)>) {
         Expr::Map(entries, _) => {
             for (name, value) in &entries.0 {
                 let path = at.key(name.name.as_str());
-                keys.push((path.clone(), name.pos, value.position()));
+                keys.push((path.clone(), name.pos, value.start_position()));
                 collect(value, &path, keys);
             }
         }
         Expr::Array(items, _) => {
             for (index, item) in items.iter().enumerate() {
                 let path = at.index(index);
-                keys.push((path.clone(), item.position(), item.position()));
+                keys.push((path.clone(), item.start_position(), item.start_position()));
                 collect(item, &path, keys);
             }
         }

@@ -210,7 +210,7 @@ impl Call<'_> {
         self.session.report(diagnostic, self.cx)
     }
 
-    fn wrong(&self, key: &str, message: String) -> Native<()> {
+    fn wrong(&self, key: &str, message: &str) -> Native<()> {
         let origin = self.entry_origin(&Path::root().key(key), Side::Value);
         let diagnostic =
             Diagnostic::error(Code::ScriptWrongType, format!("{}: `{key}`: {message}", self.primitive.name));
@@ -233,9 +233,9 @@ impl Call<'_> {
                 _ => Err("expected seconds, or text like \"90s\" or \"2h\"".to_owned()),
             };
             match read {
-                Ok(Seconds(0)) => self.wrong("timeout", "a step needs at least one second".to_owned())?,
+                Ok(Seconds(0)) => self.wrong("timeout", "a step needs at least one second")?,
                 Ok(seconds) => common.timeout = Some(seconds),
-                Err(message) => self.wrong("timeout", message)?,
+                Err(message) => self.wrong("timeout", &message)?,
             }
         }
         if let Some(retries) = map.remove("retries") {
@@ -246,19 +246,16 @@ impl Call<'_> {
                 .and_then(|count| u32::try_from(count).ok())
             {
                 Some(count) => common.retries = Some(count),
-                None => self.wrong("retries", format!("expected an int from 0 to {MAX_RETRIES}"))?,
+                None => self.wrong("retries", &format!("expected an int from 0 to {MAX_RETRIES}"))?,
             }
         }
         Ok(common)
     }
 
     fn after(&self, after: Dynamic) -> Native<Vec<StepId>> {
-        let items = match after.try_cast_result::<Array>() {
-            Ok(items) => items,
-            Err(_) => {
-                self.wrong("after", "expected a list of steps".to_owned())?;
-                return Ok(Vec::new());
-            }
+        let Ok(items) = after.try_cast_result::<Array>() else {
+            self.wrong("after", "expected a list of steps")?;
+            return Ok(Vec::new());
         };
         let mut ids = Vec::with_capacity(items.len());
         for item in items {
@@ -268,9 +265,7 @@ impl Call<'_> {
                 .and_then(|reference| self.session.recorder.borrow().find(&reference.step));
             match id {
                 Some(id) => ids.push(id),
-                None => {
-                    self.wrong("after", "expected steps themselves, like `after: [image, ami]`".to_owned())?
-                }
+                None => self.wrong("after", "expected steps themselves, like `after: [image, ami]`")?,
             }
         }
         Ok(ids)

@@ -265,7 +265,7 @@ mod tests {
             ];
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::List),
-                prop::collection::vec((key, inner), 0..5).prop_map(|entries| Value::map(entries)),
+                prop::collection::vec((key, inner), 0..5).prop_map(Value::map),
             ]
         })
     }

@@ -5,6 +5,8 @@
 //! the same bytes. Failure modes: decoding refuses malformed leaves (`json`), typed reading refuses unknown
 //! leaves (`typed`).
 
+#![deny(clippy::disallowed_methods)]
+
 mod json;
 mod map;
 mod path;

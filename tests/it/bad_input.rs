@@ -57,8 +57,16 @@ const SCRIPTS: &[(&str, &str)] = &[
     ),
     (
         "callback-bomb",
-        "let a = [];\nfor i in 0..5000 { a.push(i); }\nlet n = a.filter(|x| a.filter(|y| a.filter(|z| z == x).len() > y).len() > 1);",
+        "let a = [];\nfor i in 0..5000 { a.push(i); }\nlet n = a.filter(|x| { let s = 0; for i in 0..5000 { s += i; } s > x });",
     ),
+    ("list-used-while-walked", "let a = [1];\nlet n = a.filter(|x| a.contains(x));"),
+    ("swallowed-error", "let a = [2, 1];\na.map(|x| fail(\"in a callback\"));"),
+    ("sort-with-a-function", "let a = [2, 1];\na.sort(|x, y| x - y);"),
+    ("dollar-in-double-quotes", "let a = 1;\nlet b = \"a-${a}\";"),
+    ("builtin-defined-again", "fn assert(a, b) { }"),
+    ("null", "let x = null;"),
+    ("operator-on-wrong-types", "let x = \"a\" * 3;"),
+    ("text-too-long", "let s = \"x\";\nfor i in 0..19 { s += s; }\nlet t = s.replaced(\"x\", s);"),
     (
         "nested-too-deeply",
         "let x = ((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((1))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))))));",
@@ -69,7 +77,6 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("read-absolute", "read_text(\"/etc/passwd\");"),
     ("read-upwards", "read_text(\"plans/../../etc/passwd\");"),
     ("read-missing", "read_toml(\"flet.toml\");"),
-    ("read-state", "read_text(\".clawd/sim/world/world.log\");"),
     ("disabled-switch", "switch 1 { 1 => 2, _ => 3 }"),
     ("disabled-try", "try { fail(\"x\"); } catch { }"),
     ("disabled-eval", "eval(\"1\");"),
@@ -93,7 +100,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("secret-source", "let s = secret(\"s\", #{ from: \"vault:x\" });"),
     (
         "secret-in-text",
-        "let s = secret(\"s\", #{ from: \"env:X\" });\nbuild_image(\"a\", #{ flake: \"x${s}\" });",
+        "let s = secret(\"s\", #{ from: \"env:X\" });\nbuild_image(\"a\", #{ flake: `x${s}` });",
     ),
     ("secret-compared", "let s = secret(\"s\", #{ from: \"env:X\" });\nlet x = s == \"a\";"),
     ("secret-stored", "let s = secret(\"s\", #{ from: \"env:X\" });\nbuild_image(\"a\", #{ flake: s });"),
@@ -137,6 +144,14 @@ const DEFERRED: &[(&str, &str)] = &[
     ("deferred-keys", "for x in ami.keys() { }"),
     ("deferred-index", "let x = [1, 2][image.size_bytes];"),
     ("deferred-cut-by-index", "let x = `${ami.image_id}`;\nbuild_image(\"two\", #{ flake: \".#\" + x[0] });"),
+    ("deferred-test-on-a-list", "let x = [1].filter(|n| ami.image_id);"),
+    ("deferred-text-equals-int", "if `${ami.image_id}` == 3 { }"),
+    ("deferred-text-minus", "let x = `${ami.image_id}` - \"ami-\";"),
+    ("deferred-text-loop", "for c in `${ami.image_id}` { }"),
+    ("deferred-text-map-set", "let m = #{};\nm.set(`${ami.image_id}`, 1);"),
+    ("deferred-to-json", "let x = #{ id: ami.image_id }.to_json();"),
+    ("deferred-param-name", "let x = param(`${ami.image_id}`, #{ type: \"int\", default: 1 });"),
+    ("deferred-module-name", "import `${ami.image_id}` as x;"),
     ("deferred-assert", "assert(ami.image_id, \"there\");"),
     (
         "deferred-in-a-function",
@@ -235,6 +250,8 @@ fn links_do_not_lead_out_of_the_project() {
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("secret.rhai"), "let x = 1;").unwrap();
     symlink(outside.path(), project.path().join("linked")).unwrap();
+    project.write(".clawd/state", "1");
+    insta::assert_snapshot!("read-state", project.check("read_text(\"./.clawd/state\");"));
     symlink("/etc/passwd", project.path().join("passwd.txt")).unwrap();
     insta::assert_snapshot!("import-through-link", project.check("import \"linked/secret\" as x;"));
     insta::assert_snapshot!("read-through-link", project.check("read_text(\"passwd.txt\");"));

@@ -49,7 +49,7 @@ fn failures_that_pass_are_tried_again_and_others_skip_what_depends() {
     let config = |rate: &str| {
         format!("fleet = \"f\"\n[profiles.sim]\nadapters = \"sim\"\nfaults = {{ seed = 3, rate = {rate} }}\n")
     };
-    project.write("clawd.toml", &config("0.2"));
+    project.write("clawd.toml", &config("0.1"));
     let out =
         project.expect(0, &["run", "plans/spawn.rhai", "--yes", "--format", "jsonl", "--parallelism", "1"]);
     assert!(out.contains("step_retried"), "{out}");

@@ -110,7 +110,7 @@ const WHOLE: [(&str, usize); 8] = [
 fn a_kill_at_every_journal_record_doubles_and_loses_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for seed in 0..6u64 {
-        let faults = Faults { seed, rate: if seed == 0 { 0.0 } else { 0.12 } };
+        let faults = Faults { seed, rate: if seed == 0 { 0.0 } else { 0.06 } };
         for before in [true, false] {
             let mut records = 1;
             loop {

@@ -1,6 +1,6 @@
 //! The integration tests, one binary so that the suite links once.
 
-#![allow(clippy::unwrap_used, missing_docs)] // a test that cannot go on should stop where it is
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)] // a test that cannot go on should stop where it is
 
 mod bad_input;
 mod budget;

@@ -52,8 +52,6 @@ fn rolling_one_host_leaves_the_others_alone() {
 }
 
 fn instances(project: &Project) -> serde_json::Value {
-    let events = project.expect(0, &["plan", "plans/spawn.rhai", "--format", "json"]);
-    let _: serde_json::Value = serde_json::from_str(&events).unwrap();
     let log = project.read(".clawd/sim/world/world.log");
     let line = log.lines().rev().find(|line| line.contains("\"table\":\"stack\"")).unwrap();
     let transaction: serde_json::Value = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();

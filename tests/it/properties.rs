@@ -83,7 +83,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("plan.rhai"), script(&steps)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let settings = Settings { faults: Faults { seed, rate: 0.1 }, time_scale: 0.0 };
+        let settings = Settings { faults: Faults { seed, rate: 0.05 }, time_scale: 0.0 };
         let providers = simulator(dir.path(), settings);
         let recorded = evaluate(dir.path(), "plan.rhai", &[]).unwrap();
         let plan = runtime.block_on(decide(recorded, &providers));

@@ -160,7 +160,7 @@ pub(crate) fn evaluate(root: &Path, script: &str, params: &[(&str, &str)]) -> Re
     match script::evaluate(&inputs) {
         Ok(evaluation) => Ok(evaluation.plan),
         Err(failure) => {
-            Err(failure.diagnostics.iter().map(|found| found.to_string()).collect::<Vec<_>>().join("\n"))
+            Err(failure.diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         }
     }
 }

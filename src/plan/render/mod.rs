@@ -14,8 +14,11 @@ pub use text::{Plain, Style, leaf, printable};
 
 use super::{Action, Decided, Plan, Step, StepDecision};
 
+/// Steps with what was decided for them.
+type Shown<'a> = Vec<(&'a Step, &'a StepDecision)>;
+
 /// The steps in the order a reviewer needs: risky ones first, then those that act, in plan order.
-fn by_risk(plan: &Plan<Decided>) -> (Vec<(&Step, &StepDecision)>, Vec<(&Step, &StepDecision)>, usize) {
+fn by_risk(plan: &Plan<Decided>) -> (Shown<'_>, Shown<'_>, usize) {
     let mut risky = Vec::new();
     let mut acting = Vec::new();
     let mut quiet = 0;
