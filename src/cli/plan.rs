@@ -69,5 +69,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
         terminal.note(&format!("Saved: {0}\nApply exactly this with: clawd apply {0}", path.display()));
     }
     let changes = args.detailed_exitcode && made.plan.summary().has_changes();
+    // The process ends here; taking a large plan apart first would only cost time.
+    std::mem::forget(made);
     Ok(if changes { Exit::Changes } else { Exit::Done })
 }

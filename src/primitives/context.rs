@@ -281,3 +281,70 @@ pub fn timed_out(step: &Address, timeout: Duration) -> ProviderError {
     ProviderError::new(ErrorKind::TimedOut, step.as_str(), format!("not done within its timeout of {limit}"))
         .help("run again: it goes on from what is there; a longer `timeout` on the step gives it more time")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::providers::model::{ModelError, StackModel};
+    use crate::providers::sim::{self, Settings};
+    use crate::value::Map;
+
+    struct NoModel;
+
+    impl StackModel for NoModel {
+        fn resources(&self, _: &std::path::Path, _: &str, _: &Map) -> Result<Map, ModelError> {
+            Ok(Map::new())
+        }
+
+        fn outputs(&self, _: &std::path::Path, _: &str, _: &Map, _: &Map) -> Result<Map, ModelError> {
+            Ok(Map::new())
+        }
+    }
+
+    struct NoLog;
+
+    #[async_trait]
+    impl EffectLog for NoLog {
+        async fn intent(&self, _: &Address, _: &Effect) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        async fn done(&self, _: &Address, _: &Effect, _: &str) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        fn progress(&self, _: &Address, _: &str) {}
+    }
+
+    fn target(fleet: &str, profile: &str) -> Target {
+        Target { profile: profile.into(), fleet: fleet.into(), account: "1".into(), region: "r".into() }
+    }
+
+    fn token(target: &Target, step: &str, call: &str, fixed: &str, generation: u32) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let world = dir.path().join("w");
+        let providers =
+            sim::providers(dir.path().into(), world, Arc::new(NoModel), Settings::default()).unwrap();
+        let step: Address = step.parse().unwrap();
+        ApplyContext::new(&providers, target, &step, &NoLog, Duration::from_secs(1))
+            .token(call, &fixed, generation)
+    }
+
+    #[test]
+    fn a_token_names_the_thing_and_nothing_else() {
+        let base = token(&target("f", "p"), "a.x", "CreateVolume", "40", 0);
+        assert_eq!(base, token(&target("f", "other profile"), "a.x", "CreateVolume", "40", 0));
+        assert_eq!(base.len(), 64, "EC2 takes at most 64 characters");
+        for other in [
+            token(&target("g", "p"), "a.x", "CreateVolume", "40", 0),
+            token(&target("f", "p"), "a.y", "CreateVolume", "40", 0),
+            token(&target("f", "p"), "a.x", "CopyImage", "40", 0),
+            token(&target("f", "p"), "a.x", "CreateVolume", "41", 0),
+            token(&target("f", "p"), "a.x", "CreateVolume", "40", 1),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+}

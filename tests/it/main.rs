@@ -10,5 +10,6 @@ mod crash;
 mod layers;
 mod plans;
 mod properties;
+mod safety;
 mod simulator;
 mod support;
