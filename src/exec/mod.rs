@@ -9,6 +9,7 @@ pub mod lock;
 pub mod observer;
 pub mod planner;
 pub mod retry;
+mod scheduler;
 
 pub use apply::{Applied, ApplyError, Interrupt, Options, StepResult, apply};
 pub use observer::{Event, Observer};

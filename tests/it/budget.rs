@@ -109,3 +109,39 @@ mount_volume("data", #{ host: "h", instance: stack.outputs.instance_ids[from], p
     insta::assert_snapshot!("volume-shrinks", block(&["size=20"]));
     insta::assert_snapshot!("volume-stolen", block(&["from=b"]));
 }
+
+/// A step that could not be decided while planning may turn out harmless; a loss that nobody saw stops the run.
+#[test]
+fn an_undecided_step_never_destroys_what_was_not_shown() {
+    let project = Project::new();
+    let model = r#"
+fn resources(vars) {
+    let out = #{};
+    if vars.key == "plain" { out.old = #{ type: "terraform_data" }; } else { out.fresh = #{ type: "terraform_data" }; }
+    out
+}
+fn outputs(vars, resources) { #{} }
+"#;
+    project.write("tofu/keyed/sim.rhai", model);
+    let stack = |key: &str, allow: &str| {
+        format!(
+            "{allow}\nlet image = build_image(\"a\", #{{ flake: \".#a\" }});\ntofu_apply(\"keyed\", #{{ dir: \"tofu/keyed\", vars: #{{ key: {key} }} }});"
+        )
+    };
+    project.write("plans/keyed.rhai", &stack("\"plain\"", ""));
+    project.expect(0, &["run", "plans/keyed.rhai", "--yes"]);
+    project.expect(0, &["sim", "show"]);
+    // The budget allows it; it was not shown all the same.
+    project.write(
+        "plans/keyed.rhai",
+        &stack("image.sha256", "allow(#{ destroy: [\"*\"] });").replace("\".#a\"", "\".#b\""),
+    );
+    insta::assert_snapshot!(
+        "undecided-destroys",
+        project.block(&["run", "plans/keyed.rhai", "--yes", "--parallelism", "1"])
+    );
+    assert!(project.expect(0, &["sim", "show"]).contains("serial 1, 1 resources"), "nothing of it was done");
+    // What is only new is done.
+    project.expect(0, &["sim", "reset"]);
+    project.expect(0, &["run", "plans/keyed.rhai", "--yes"]);
+}
