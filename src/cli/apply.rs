@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Outcome;
 use super::execute::{self, ApplyArgs, Job};
 use super::exit::Exit;
+use super::progress;
 use super::terminal::Terminal;
 use super::workspace::{ProfileArgs, Workspace, runtime};
 use crate::diagnostic::{Code, Diagnostic};
@@ -22,7 +23,7 @@ pub(super) struct Args {
     file: PathBuf,
     /// How progress is told.
     #[arg(long, value_enum, default_value = "human")]
-    format: execute::Format,
+    format: progress::Format,
     #[command(flatten)]
     apply: ApplyArgs,
 }
@@ -94,7 +95,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
     let workspace = Workspace::here(&ProfileArgs { profile: Some(plan.header.target.profile.clone()) })?;
     check_target(&workspace, &plan)?;
     let providers = workspace.providers()?;
-    if args.format == execute::Format::Human {
+    if args.format == progress::Format::Human {
         terminal.out(&render::human(&plan, providers.clock.now(), terminal.style()));
     }
     if !plan.summary().has_changes() {

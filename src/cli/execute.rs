@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 use super::exit::{Exit, Failed};
-use super::progress;
+use super::progress::{self, Format};
 use super::terminal::Terminal;
 use super::workspace::Workspace;
 use crate::diagnostic::{Code, Diagnostic};
@@ -21,15 +21,6 @@ use crate::script::Sources;
 
 /// The saved plan in a run's directory.
 pub(super) const PLAN_FILE: &str = "plan.json";
-
-/// How progress is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
-    /// For people: bars on a terminal, plain lines elsewhere.
-    Human,
-    /// One JSON event per line on stdout.
-    Jsonl,
-}
 
 /// Options of everything that applies.
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@ use super::exit::{Exit, Failed};
 use super::terminal::Terminal;
 use super::workspace::{Made, PlanArgs, make_plan, runtime};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::exec::apply::{check_budget, plan_costs};
+use crate::exec::guard::{check_budget, plan_costs};
 use crate::plan::{file, render};
 
 /// Plan only; nothing changes

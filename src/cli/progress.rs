@@ -6,11 +6,19 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::execute::Format;
 use super::terminal::Terminal;
 use crate::exec::{Event, Observer};
 use crate::plan::render::printable;
 use crate::value::Address;
+
+/// How progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people: bars on a terminal, plain lines elsewhere.
+    Human,
+    /// One JSON event per line on stdout.
+    Jsonl,
+}
 
 /// The observer for a format and a terminal.
 pub(super) fn observer<'a>(format: Format, terminal: &'a Terminal) -> Box<dyn Observer + 'a> {

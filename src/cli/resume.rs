@@ -3,7 +3,8 @@
 
 use super::Outcome;
 use super::apply::{check_target, read_plan};
-use super::execute::{self, ApplyArgs, Job, PLAN_FILE};
+use super::execute::{ApplyArgs, Job, PLAN_FILE};
+use super::progress;
 use super::runs::{History, Run};
 use super::terminal::Terminal;
 use super::workspace::{ProfileArgs, Workspace, runtime};
@@ -20,7 +21,7 @@ pub(super) struct Args {
     run: Option<String>,
     /// How progress is told.
     #[arg(long, value_enum, default_value = "human")]
-    format: execute::Format,
+    format: progress::Format,
     #[command(flatten)]
     profile: ProfileArgs,
     #[command(flatten)]

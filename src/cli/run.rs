@@ -4,9 +4,10 @@ use super::Outcome;
 use super::execute::{self, ApplyArgs, Job};
 use super::exit::{Exit, Failed};
 use super::plan::show;
+use super::progress;
 use super::terminal::Terminal;
 use super::workspace::{PlanArgs, make_plan, runtime};
-use crate::exec::apply::{check_budget, plan_costs};
+use crate::exec::guard::{check_budget, plan_costs};
 
 /// Plan, ask, apply
 #[derive(Debug, clap::Args)]
@@ -80,7 +81,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
         plan: &made.plan,
         sources: &made.sources,
         args: &args.apply,
-        format: if args.format == Format::Jsonl { execute::Format::Jsonl } else { execute::Format::Human },
+        format: if args.format == Format::Jsonl { progress::Format::Jsonl } else { progress::Format::Human },
         command_line,
         resumes: None,
     };

@@ -3,14 +3,17 @@
 //! It knows no Rhai and prints nothing: facts go to an `Observer`, intents to a journal. Steps run as futures of
 //! one task, so nothing is shared between threads but what the ports share themselves.
 
-pub mod apply;
+mod apply;
+pub mod guard;
 pub mod journal;
 pub mod lock;
 pub mod observer;
 pub mod planner;
+pub mod report;
 pub mod retry;
 mod scheduler;
 
-pub use apply::{Applied, ApplyError, Interrupt, Options, StepResult, apply};
+pub use apply::apply;
 pub use observer::{Event, Observer};
 pub use planner::decide;
+pub use report::{Applied, ApplyError, Interrupt, Options, StepResult};

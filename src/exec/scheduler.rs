@@ -12,10 +12,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
 
-use super::apply::{Applied, Interrupt, Options, StepResult, check_budget, stale};
+use super::guard::{check_budget, stale};
 use super::journal::{Journal, Record};
 use super::observer::{Event, Observer};
 use super::planner::{resolve, survey, unknown_primitive};
+use super::report::{Applied, Interrupt, Options, StepResult};
 use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::budget::costs;

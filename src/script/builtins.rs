@@ -200,7 +200,7 @@ fn assert(session: &Session, cx: &NativeCallContext<'_>, condition: &Dynamic, me
             Err(stop(session, cx, Diagnostic::error(Code::ScriptAssert, text).label("this does not hold")))
         }
         Err(found) => {
-            let message = format!("`assert` takes a bool, found a {}", super::errors::type_name(found));
+            let message = format!("`assert` takes a bool, found a {}", super::types::type_name(found));
             Err(stop(session, cx, Diagnostic::error(Code::ScriptWrongType, message)))
         }
     }

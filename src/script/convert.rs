@@ -75,7 +75,7 @@ fn read(session: &Session, item: Dynamic, at: &Path) -> Result<Value, Box<Unread
         let mut buffer = [0; 4];
         return read_text(session, value.encode_utf8(&mut buffer), at);
     }
-    let message = format!("a plan cannot hold a {}", super::errors::type_name(item.type_name()));
+    let message = format!("a plan cannot hold a {}", super::types::type_name(item.type_name()));
     Err(unreadable(
         at,
         Diagnostic::error(Code::ScriptWrongType, message)

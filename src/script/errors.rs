@@ -6,32 +6,12 @@ use std::sync::Arc;
 use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
 use super::FileName;
-use super::engine::Stopped;
 use super::keywords::{BUILTINS, METHODS};
+use super::sandbox::Stopped;
 use super::session::{Session, Thrown, line_column};
+use super::types::{article, type_name};
 use crate::diagnostic::{Code, Diagnostic, Frame, Origin, nearest};
 use crate::primitives::Registry;
-
-/// A Rhai type in the words of the documentation.
-pub(super) fn type_name(name: &str) -> &str {
-    match name {
-        "i64" => "int",
-        "f64" => "float",
-        "&str | ImmutableString | String" | "string" | "alloc::string::String" => "string",
-        "array" => "list",
-        "()" => "nothing, `()`,",
-        "Deferred" => "value not known yet",
-        "Secret" => "secret",
-        "Fn" => "function",
-        other if other.starts_with("core::ops::range") || other.starts_with("range") => "range",
-        other => other,
-    }
-}
-
-/// The article of a type's name.
-pub(super) fn article(name: &str) -> &'static str {
-    if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
-}
 
 /// Whether Rhai stumbled over a deferred value without saying which.
 pub(super) fn mentions_deferred(error: &EvalAltResult) -> bool {

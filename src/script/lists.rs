@@ -7,10 +7,10 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, FnPtr, ImmutableString, Map, Module, NativeCallContext, Position};
 
 use super::deferred::Deferred;
-use super::errors::type_name;
 use super::session::{Native, Session, Shared, secret_used, throw};
 use super::strings::{bounded, guard, guard_char};
 use super::tokens::has_private;
+use super::types::type_name;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::value::Value;
 

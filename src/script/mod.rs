@@ -5,22 +5,25 @@
 //! providers: what a script records is data. Failure modes: `Failure`, with every problem found.
 
 mod builtins;
+mod compile;
 mod convert;
 mod deferred;
-mod engine;
 mod errors;
+mod evaluate;
 mod files;
 mod keywords;
 mod lists;
 mod model;
 mod params;
 mod resolver;
+mod sandbox;
 mod session;
 mod spans;
 mod stdlib;
 mod steps;
 mod strings;
 mod tokens;
+mod types;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -154,7 +157,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Diagnost
 /// # Errors
 /// Every problem of the script, its parameters and its arguments.
 pub fn evaluate(inputs: &Inputs) -> Result<Evaluation, Box<Failure>> {
-    let outcome = on_own_thread(|| engine::evaluate(inputs));
+    let outcome = on_own_thread(|| evaluate::evaluate(inputs));
     outcome.unwrap_or_else(|diagnostic| {
         Err(Box::new(Failure {
             diagnostics: vec![diagnostic],

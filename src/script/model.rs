@@ -7,19 +7,18 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Map as RhaiMap, Scope};
 
+use super::compile::compile;
 use super::convert::{to_dynamic, to_map};
 use super::deferred::Deferred;
-use super::engine::{compile, sandbox, session};
+use super::evaluate::session;
 use super::files::Project;
 use super::params::Params;
-use super::session::{Mode, Shared, throw};
+use super::sandbox::sandbox;
+use super::session::{Mode, Shared, VARIABLE, throw};
 use super::{Limits, errors, on_own_thread};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::providers::model::{ModelError, StackModel};
 use crate::value::{Address, Map, Path as ValuePath, Reference, Value};
-
-/// The primitive's place in the address of a handle that stands for a module's variable.
-pub(super) const VARIABLE: &str = "var";
 
 /// Evaluates models.
 #[derive(Debug)]
@@ -103,7 +102,8 @@ fn run(
     let result = engine.call_fn::<Dynamic>(&mut scope, &ast, function, args)?;
     let found = result.type_name();
     result.try_cast_result::<RhaiMap>().map_err(|_| {
-        let message = format!("`{function}` must return a map, it returned a {}", errors::type_name(found));
+        let message =
+            format!("`{function}` must return a map, it returned a {}", super::types::type_name(found));
         throw(Diagnostic::error(Code::ScriptWrongType, message), rhai::Position::NONE)
     })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared as RhaiShared};
 
-use super::engine::compile;
+use super::compile::compile;
 use super::session::{Session, Shared, throw};
 use super::stdlib;
 use super::tokens::has_private;

@@ -20,6 +20,9 @@ use crate::value::Reference;
 /// Rhai's call level of a native function that a script calls outside its own functions.
 const TOP_LEVEL: usize = 1;
 
+/// The primitive's place in the address of a handle that stands for a module's variable.
+pub(super) const VARIABLE: &str = "var";
+
 /// A shared session.
 pub(super) type Shared = Rc<Session>;
 
@@ -167,7 +170,7 @@ pub(super) fn line_column(position: Position) -> (u32, u32) {
 
 /// The error of using a value that is not known yet.
 pub(super) fn deferred(reference: &Reference, use_: &str) -> Diagnostic {
-    let known_by = if reference.step.primitive() == super::model::VARIABLE {
+    let known_by = if reference.step.primitive() == VARIABLE {
         format!("the variable `{}` is not known while planning", reference.step.name())
     } else {
         format!("it is known after `{}` is applied", reference.step)

@@ -133,7 +133,7 @@ impl Call<'_> {
                 if let Some(handle) = found.read_lock::<Deferred>() {
                     return Err(stop(self.session.deferred_error(&handle.reference, "a step's name")));
                 }
-                let found = super::errors::type_name(found.type_name());
+                let found = super::types::type_name(found.type_name());
                 let message =
                     format!("{} takes the step's name first, a string, found a {found}", self.primitive.name);
                 return Err(stop(
@@ -155,7 +155,7 @@ impl Call<'_> {
         let mut map = match args.try_cast_result::<RhaiMap>() {
             Ok(map) => map,
             Err(found) => {
-                let found = super::errors::type_name(found.type_name());
+                let found = super::types::type_name(found.type_name());
                 let message =
                     format!("{} takes its arguments as a map, found a {found}", self.primitive.name);
                 let diagnostic = Diagnostic::error(Code::ScriptWrongType, message)

@@ -4,9 +4,9 @@
 use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, NativeCallContext};
 
 use super::deferred::{Deferred, Secret};
-use super::errors::type_name;
 use super::session::{Native, Session, Shared, secret_used, throw};
 use super::tokens::{has_private, is_private};
+use super::types::type_name;
 use crate::diagnostic::{Code, Diagnostic};
 
 pub(super) fn guard(session: &Session, cx: &NativeCallContext<'_>, name: &str, texts: &[&str]) -> Native<()> {
