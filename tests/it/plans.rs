@@ -62,13 +62,13 @@ fn instances(project: &Project) -> serde_json::Value {
 #[test]
 fn tearing_down_destroys_hosts_and_keeps_data() {
     let project = Project::with_plans();
-    project.expect(0, &["run", "plans/spawn.rhai", "--yes"]);
+    project.expect(0, &["run", "plans/spawn.rhai", "--yes", "--parallelism", "1"]);
     insta::assert_snapshot!("teardown", project.block(&dry("plans/teardown.rhai", &[])));
-    project.expect(0, &["run", "plans/teardown.rhai", "--yes"]);
+    project.expect(0, &["run", "plans/teardown.rhai", "--yes", "--parallelism", "1"]);
     insta::assert_snapshot!("teardown-again", project.block(&dry("plans/teardown.rhai", &[])));
     assert_eq!(project.count("volume"), 2);
     // A fleet that is spawned again finds its volumes.
-    project.expect(0, &["run", "plans/spawn.rhai", "--yes"]);
+    project.expect(0, &["run", "plans/spawn.rhai", "--yes", "--parallelism", "1"]);
     assert!(project.expect(0, &dry("plans/spawn.rhai", &[])).contains("No changes."));
     assert_eq!(project.count("volume"), 2);
 }
