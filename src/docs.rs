@@ -7,12 +7,22 @@ use serde_json::{Value as Json, json};
 use crate::diagnostic::Code;
 use crate::primitives::schema::Field;
 use crate::primitives::{Registered, Registry};
-use crate::script::{BUILTINS, COMMON_ARGUMENTS};
+use crate::script::{BUILTINS, Builtin, COMMON_ARGUMENTS};
 
 /// The reference page of one primitive, or `None` when there is no such primitive.
 #[must_use]
 pub fn primitive_markdown(name: &str) -> Option<String> {
     Registry::all().get(name).map(page)
+}
+
+/// The reference of one function of the plan language, or `None` when there is no such function.
+#[must_use]
+pub fn function_markdown(name: &str) -> Option<String> {
+    BUILTINS.iter().find(|builtin| builtin.name == name).map(function)
+}
+
+fn function(builtin: &Builtin) -> String {
+    format!("### {}\n\n`{}`\n\n{}\n", builtin.name, builtin.signature, builtin.doc)
 }
 
 /// The whole reference: primitives, functions, diagnostics.
@@ -37,7 +47,7 @@ pub fn markdown() -> String {
     }
     out.push_str("## Functions\n");
     for builtin in &BUILTINS {
-        let _ = writeln!(out, "\n### {}\n\n`{}`\n\n{}", builtin.name, builtin.signature, builtin.doc);
+        let _ = write!(out, "\n{}", function(builtin));
     }
     out.push('\n');
     out.push_str(&codes());

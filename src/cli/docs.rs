@@ -6,11 +6,12 @@ use super::terminal::Terminal;
 use crate::diagnostic::{Code, Diagnostic, nearest};
 use crate::docs;
 use crate::primitives::Registry;
+use crate::script::BUILTINS;
 
 /// The reference of primitives, functions and diagnostics
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A primitive, or `codes` for the table of diagnostics; everything when not given.
+    /// A primitive or function, or `codes` for the table of diagnostics; everything when not given.
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// In which form.
@@ -36,7 +37,9 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
     let text = match (args.format, name) {
         (Format::Markdown, None) => Some(docs::markdown()),
         (Format::Markdown, Some("codes")) => Some(docs::codes()),
-        (Format::Markdown, Some(name)) => docs::primitive_markdown(name),
+        (Format::Markdown, Some(name)) => {
+            docs::primitive_markdown(name).or_else(|| docs::function_markdown(name))
+        }
         (Format::JsonSchema, name) => docs::json_schema(name),
         (Format::Rhai, _) => Some(docs::rhai_definitions()),
         (Format::Iam, Some(name)) => docs::iam([name]).ok(),
@@ -49,7 +52,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
         }
         None => {
             let name = name.unwrap_or_default();
-            let known = Registry::all().names().chain(["codes"]);
+            let known = Registry::all().names().chain(BUILTINS.map(|builtin| builtin.name)).chain(["codes"]);
             let help = nearest(name, known).map_or_else(
                 || format!("there are: {}", Registry::all().names().collect::<Vec<_>>().join(", ")),
                 |near| format!("did you mean `{near}`?"),

@@ -6,8 +6,9 @@ use super::exit::{Exit, Failed};
 use super::plan::show;
 use super::progress;
 use super::terminal::Terminal;
-use super::workspace::{PlanArgs, make_plan, runtime};
+use super::workspace::{Made, PlanArgs, make_plan, runtime};
 use crate::exec::guard::{check_budget, plan_costs};
+use crate::plan::file;
 
 /// Plan, ask, apply
 #[derive(Debug, clap::Args)]
@@ -42,6 +43,17 @@ pub(super) enum Format {
     Jsonl,
 }
 
+/// The plan as an event: what is about to happen, in numbers, and the digest of the whole.
+fn planned_event(made: &Made) -> String {
+    let event = serde_json::json!({
+        "event": "planned",
+        "script": made.plan.header.script,
+        "digest": file::plan_digest(&made.plan),
+        "summary": made.plan.summary(),
+    });
+    format!("{event}\n")
+}
+
 pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outcome {
     let runtime = runtime()?;
     let made = make_plan(&args.plan, terminal, &runtime)?;
@@ -52,8 +64,9 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
         Format::Mermaid => Some(super::plan::Format::Mermaid),
         Format::Jsonl => None,
     };
-    if let Some(format) = shown {
-        terminal.out(&show(&made, format, terminal));
+    match shown {
+        Some(format) => terminal.out(&show(&made, format, terminal)),
+        None => terminal.out(&planned_event(&made)),
     }
     if !made.plan.phase.problems.is_empty() {
         return Err(Box::new(Failed { diagnostics: made.plan.phase.problems, sources: made.sources }));

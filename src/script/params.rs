@@ -107,7 +107,7 @@ struct Spec {
 }
 
 /// A problem of a declaration: which key, and what.
-type SpecProblem = (&'static str, String, Option<String>);
+type SpecProblem = (String, String, Option<String>);
 
 impl Spec {
     fn read(map: &Map) -> Result<Self, SpecProblem> {
@@ -116,13 +116,17 @@ impl Spec {
                 || format!("the keys are: {}", KEYS.join(", ")),
                 |near| format!("did you mean `{near}`?"),
             );
-            return Err(("", format!("a parameter has no `{}`", unknown.escape_debug()), Some(help)));
+            return Err((
+                unknown.to_string(),
+                format!("a parameter has no `{}`", unknown.escape_debug()),
+                Some(help),
+            ));
         }
         let types = || TYPES.map(|(name, _)| format!("\"{name}\"")).join(", ");
         let kind = match map.get("type").map(Value::as_str) {
             None => {
                 return Err((
-                    "",
+                    String::new(),
                     "the parameter's `type` is missing".to_owned(),
                     Some(format!("one of {}", types())),
                 ));
@@ -130,14 +134,14 @@ impl Spec {
             Some(name) => TYPES.iter().find(|(known, _)| Some(*known) == name).map(|(_, kind)| *kind),
         };
         let Some(kind) = kind else {
-            return Err(("type", format!("`type` is one of {}", types()), None));
+            return Err(("type".to_owned(), format!("`type` is one of {}", types()), None));
         };
         let number = |key: &'static str| match map.get(key) {
             None => Ok(None),
             #[allow(clippy::cast_precision_loss)] // bounds are compared, not computed with
             Some(Value::Int(number)) if matches!(kind, Type::Int | Type::Float) => Ok(Some(*number as f64)),
             Some(Value::Float(number)) if matches!(kind, Type::Int | Type::Float) => Ok(Some(*number)),
-            Some(_) => Err((key, format!("`{key}` is a number, and bounds numbers only"), None)),
+            Some(_) => Err((key.to_owned(), format!("`{key}` is a number, and bounds numbers only"), None)),
         };
         let pattern = match map.get("pattern") {
             None => None,
@@ -146,7 +150,7 @@ impl Spec {
                     Ok(regex) => Some((text.to_string(), regex)),
                     Err(error) => {
                         return Err((
-                            "pattern",
+                            "pattern".to_owned(),
                             format!("`{text}` is not a regular expression: {error}"),
                             None,
                         ));
@@ -155,7 +159,7 @@ impl Spec {
             }
             Some(_) => {
                 return Err((
-                    "pattern",
+                    "pattern".to_owned(),
                     format!("`pattern` is text of at most {MAX_PATTERN_BYTES} bytes, and for strings only"),
                     None,
                 ));
@@ -164,14 +168,17 @@ impl Spec {
         let choices = match map.get("choices") {
             None => None,
             Some(Value::List(items)) if items.iter().all(|item| kind.fits(item)) => Some(items.clone()),
-            Some(_) => return Err(("choices", format!("`choices` is a list of {}", kind.name()), None)),
+            Some(_) => {
+                return Err(("choices".to_owned(), format!("`choices` is a list of {}", kind.name()), None));
+            }
         };
         let doc = map.get("doc").and_then(Value::as_str).unwrap_or_default().to_owned();
         let spec =
             Self { kind, default: None, min: number("min")?, max: number("max")?, choices, pattern, doc };
         let default = map.get("default").cloned();
         if let Some(default) = &default {
-            spec.check(default).map_err(|message| ("default", format!("the default {message}"), None))?;
+            spec.check(default)
+                .map_err(|message| ("default".to_owned(), format!("the default {message}"), None))?;
         }
         Ok(Self { default, ..spec })
     }
@@ -303,7 +310,8 @@ pub(super) fn param(
     let spec = match Spec::read(&map) {
         Ok(spec) => spec,
         Err((key, message, help)) => {
-            let mut diagnostic = Diagnostic::error(Code::ScriptBadParam, message).at(at(key, Side::Value));
+            let side = if KEYS.contains(&key.as_str()) { Side::Value } else { Side::Key };
+            let mut diagnostic = Diagnostic::error(Code::ScriptBadParam, message).at(at(&key, side));
             diagnostic.help = help;
             fail(diagnostic)?;
             return Ok(Dynamic::UNIT);

@@ -99,6 +99,7 @@ fn the_reference_has_all_its_forms() {
     insta::assert_snapshot!("docs-one-primitive", project.block(&["docs", "build_image"]));
     insta::assert_snapshot!("docs-rhai", project.block(&["docs", "--format", "rhai"]));
     insta::assert_snapshot!("docs-iam", project.block(&["docs", "import_ami", "--format", "iam"]));
+    insta::assert_snapshot!("docs-one-function", project.block(&["docs", "param"]));
     insta::assert_snapshot!("docs-unknown", project.block(&["docs", "import_amo"]));
     let schema: serde_json::Value =
         serde_json::from_str(&project.expect(0, &["docs", "--format", "json-schema"])).unwrap();
