@@ -59,6 +59,10 @@ const SCRIPTS: &[(&str, &str)] = &[
         "callback-bomb",
         "let a = [];\nfor i in 0..5000 { a.push(i); }\nlet n = a.filter(|x| { let s = 0; for i in 0..5000 { s += i; } s > x });",
     ),
+    (
+        "few-operations-much-time",
+        "let a = [];\nfor i in 0..19000 { a.push(i); }\nloop { let b = a; b.reverse(); }",
+    ),
     ("list-used-while-walked", "let a = [1];\nlet n = a.filter(|x| a.contains(x));"),
     ("swallowed-error", "let a = [2, 1];\na.map(|x| fail(\"in a callback\"));"),
     ("sort-with-a-function", "let a = [2, 1];\na.sort(|x, y| x - y);"),

@@ -96,3 +96,45 @@ fn a_changed_flake_makes_another_image() {
     project.write("flake.nix", "{ }");
     insta::assert_snapshot!("spawn-new-image", project.block(&dry("plans/spawn.rhai", &[])));
 }
+
+#[test]
+fn the_standard_modules_say_what_they_say() {
+    let project = Project::new();
+    project.write(
+        "plans/std.rhai",
+        r#"
+import "std/fleet" as fleet;
+let hosts = fleet::hosts(read_toml("fleet.toml"), 3);
+output("all", fleet::hosts(read_toml("fleet.toml"), 0).keys());
+output("hosts", hosts);
+output("pinned", fleet::pin(hosts, "CLAWDINATOR-2", "ami-0123456789abcdef0"));
+output("instances", fleet::instances(fleet::pin(hosts, "CLAWDINATOR-2", "ami-0123456789abcdef0"), #{ base: "ami-1" }));
+output("layout", fleet::layout());
+output("note", fleet::daily_note("2026-11-22", fleet::name(1)));
+"#,
+    );
+    let plan = project.expect(0, &["plan", "plans/std.rhai", "--format", "json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    insta::assert_snapshot!("std", serde_json::to_string_pretty(&plan["outputs"]).unwrap());
+    for (name, script) in [
+        (
+            "std-unknown-host",
+            "fleet::pin(fleet::hosts(read_toml(\"fleet.toml\"), 0), \"CLAWDINATOR-9\", \"x\")",
+        ),
+        (
+            "std-unknown-pin",
+            "fleet::instances(fleet::hosts(read_toml(\"fleet.toml\"), 0), #{ other: \"ami-1\" })",
+        ),
+    ] {
+        insta::assert_snapshot!(
+            name,
+            project.check(&format!("import \"std/fleet\" as fleet;\nlet x = {script};"))
+        );
+    }
+    project.write(
+        "fleet.toml",
+        "[hosts.CLAWDINATOR-1]\ntype = \"t3.large\"\nzone = \"a\"\nami = \"base\"\nsize = 3\n",
+    );
+    let script = "import \"std/fleet\" as fleet;\nlet x = fleet::hosts(read_toml(\"fleet.toml\"), 0);";
+    insta::assert_snapshot!("std-unknown-key", project.check(script));
+}

@@ -92,6 +92,15 @@ proptest! {
         let options = Options { run: "r".into(), parallelism, per_port: Default::default(), fail_fast: false, spent: vec![] };
         let applied = runtime.block_on(apply(&plan, &providers, &NoJournal, &observer, interrupt, &options)).unwrap();
         prop_assert_eq!(applied.failures().count(), 0, "{:?}", applied.results);
+        let mut running = 0usize;
+        for event in observer.events() {
+            match event {
+                Event::StepStarted { .. } => running += 1,
+                Event::StepDone { .. } | Event::StepFailed { .. } => running -= 1,
+                _ => {}
+            }
+            prop_assert!(running <= parallelism, "{} steps at once, at most {} allowed", running, parallelism);
+        }
         let mut done_at = HashMap::new();
         let mut started_at = HashMap::new();
         for (at, event) in observer.events().into_iter().enumerate() {
