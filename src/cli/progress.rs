@@ -116,7 +116,9 @@ impl Observer for Bars {
         match event {
             Event::RunStarted { steps, .. } => self.total.set_length(*steps as u64),
             Event::StepStarted { step, action } => self.bar(step).set_message(action.as_str()),
-            Event::StepProgress { step, message } => self.bar(step).set_message(printable(message)),
+            Event::StepProgress { step, message } => {
+                self.bar(step).set_message(printable(message).into_owned());
+            }
             Event::StepRetried { step, error, .. } => {
                 self.bar(step).set_message(format!("waiting to try again: {}", printable(error)));
             }

@@ -1,5 +1,6 @@
 //! The terminal: the one place that writes to stdout and stderr.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
@@ -104,13 +105,13 @@ impl Terminal {
 struct Ansi;
 
 impl Ansi {
-    fn paint(code: &str, text: &str) -> String {
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    fn paint(code: &str, text: &str) -> Cow<'static, str> {
+        format!("\u{1b}[{code}m{text}\u{1b}[0m").into()
     }
 }
 
 impl Style for Ansi {
-    fn action(&self, action: Action, text: &str) -> String {
+    fn action<'a>(&self, action: Action, text: &'a str) -> Cow<'a, str> {
         let code = match action {
             Action::Create => "32",
             Action::Update => "33",
@@ -122,15 +123,15 @@ impl Style for Ansi {
         Self::paint(code, text)
     }
 
-    fn heading(&self, text: &str) -> String {
+    fn heading<'a>(&self, text: &'a str) -> Cow<'a, str> {
         Self::paint("1", text)
     }
 
-    fn dim(&self, text: &str) -> String {
+    fn dim<'a>(&self, text: &'a str) -> Cow<'a, str> {
         Self::paint("2", text)
     }
 
-    fn warning(&self, text: &str) -> String {
+    fn warning<'a>(&self, text: &'a str) -> Cow<'a, str> {
         Self::paint("1;33", text)
     }
 }

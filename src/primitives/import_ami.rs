@@ -92,8 +92,10 @@ impl Method {
     }
 }
 
+const DEFAULT_ROOT_DEVICE: &str = "/dev/xvda";
+
 fn default_root_device() -> String {
-    "/dev/xvda".to_owned()
+    DEFAULT_ROOT_DEVICE.to_owned()
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -159,34 +161,34 @@ pub(super) struct Seen {
 }
 
 /// What an AMI's identity is made of, where it is known: the parts that do not need the image's bytes.
-struct Identity {
-    fleet: String,
-    name_prefix: String,
-    store_path: String,
-    architecture: String,
-    boot_mode: String,
-    root_device: String,
+struct Identity<'a> {
+    fleet: &'a str,
+    name_prefix: &'a str,
+    store_path: &'a str,
+    architecture: &'a str,
+    boot_mode: &'a str,
+    root_device: &'a str,
     volume_type: &'static str,
     volume_size: Option<i64>,
-    kms_key: Option<String>,
+    kms_key: Option<&'a str>,
 }
 
-impl Identity {
+impl<'a> Identity<'a> {
     /// The identity, or the first leaf that is not known.
-    fn of(args: &Partial<'_, Args>, fleet: &str) -> Result<Self, String> {
-        let text = |path: &str| args.str(path).map(str::to_owned).ok_or_else(|| path.to_owned());
-        let optional = |path: &str| match args.get(path) {
+    fn of(args: &Partial<'a, Args>, fleet: &'a str) -> Result<Self, &'static str> {
+        let text = |path: &'static str| args.str(path).ok_or(path);
+        let optional = |path: &'static str| match args.get(path) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.to_string())),
-            Some(_) => Err(path.to_owned()),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(path),
         };
-        let volume_type = match optional("volume_type")?.as_deref() {
+        let volume_type = match optional("volume_type")? {
             None | Some("gp3") => VolumeType::Gp3.as_str(),
             Some("gp2") => VolumeType::Gp2.as_str(),
             _ => VolumeType::Io2.as_str(),
         };
         Ok(Self {
-            fleet: fleet.to_owned(),
+            fleet,
             name_prefix: text("name_prefix")?,
             store_path: text("image.store_path")?,
             architecture: text("image.architecture")?,
@@ -194,12 +196,12 @@ impl Identity {
                 Some(mode) => mode,
                 None => text("image.boot_mode")?,
             },
-            root_device: optional("root_device")?.unwrap_or_else(default_root_device),
+            root_device: optional("root_device")?.unwrap_or(DEFAULT_ROOT_DEVICE),
             volume_type,
             volume_size: match args.get("volume_size_gib") {
                 None | Some(Value::Null) => None,
                 Some(Value::Int(size)) => Some(*size),
-                Some(_) => return Err("volume_size_gib".to_owned()),
+                Some(_) => return Err("volume_size_gib"),
             },
             kms_key: optional("kms_key")?,
         })
@@ -217,7 +219,7 @@ impl Identity {
             volume_size,
             kms_key,
         } = self;
-        let parts = serde_json::json!([
+        let parts = (
             "clawd-ami-1",
             fleet,
             name_prefix,
@@ -227,9 +229,9 @@ impl Identity {
             root_device,
             volume_type,
             volume_size,
-            kms_key
-        ]);
-        sha256_hex(parts.to_string().as_bytes())
+            kms_key,
+        );
+        sha256_hex(&serde_json::to_vec(&parts).expect("text and numbers have a JSON form"))
     }
 }
 
@@ -294,22 +296,21 @@ output("ami", ami.image_id);"##;
                 "build it with `format: \"raw\"`, or import it with `method: \"vmimport\"`",
             ));
         }
-        let identity = match (Identity::of(args, &scope.target.fleet), &seen.content_hash) {
-            (Ok(identity), Some(_)) => identity,
+        let (identity, hash) = match (Identity::of(args, &scope.target.fleet), &seen.content_hash) {
+            (Ok(identity), Some(hash)) => (identity, hash.as_str()),
             (Err(leaf), _) => return Ok(Decision::unknown(format!("{leaf} is not known yet"))),
             (Ok(_), None) => return Ok(Decision::unknown("the image is not known yet")),
         };
-        let hash = identity.hash();
-        let name: Value = ami_name(&identity.name_prefix, &hash).into();
+        let name: Value = ami_name(identity.name_prefix, hash).into();
         let found = seen.image.as_ref();
         let planned = Value::map([
             ("image_id", found.map_or(Value::Unknown, |image| image.id.as_str().into())),
             ("snapshot_id", found.map_or(Value::Unknown, |image| image.snapshot_id.as_str().into())),
             ("name", found.map_or_else(|| name.clone(), |image| image.name.as_str().into())),
-            ("content_hash", hash.as_str().into()),
-            ("architecture", identity.architecture.as_str().into()),
-            ("boot_mode", identity.boot_mode.as_str().into()),
-            ("root_device", identity.root_device.as_str().into()),
+            ("content_hash", hash.into()),
+            ("architecture", identity.architecture.into()),
+            ("boot_mode", identity.boot_mode.into()),
+            ("root_device", identity.root_device.into()),
             ("region", scope.target.region.as_str().into()),
         ]);
         let short = &hash[..12];

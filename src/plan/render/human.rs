@@ -71,7 +71,7 @@ fn step_block(
     StepDecision { decision, .. }: &StepDecision,
     style: &dyn Style,
 ) {
-    let mark = style.action(decision.action, &format!("{:>3}", decision.action.mark()));
+    let mark = style.action(decision.action, padded(decision.action));
     let _ = writeln!(
         out,
         "\n{mark} {}  {}: {}",
@@ -88,12 +88,25 @@ fn step_block(
         );
     }
     for nested in &decision.nested {
-        let mark = style.action(nested.action, &format!("{:>3}", nested.action.mark()));
+        let mark = style.action(nested.action, padded(nested.action));
         let _ = writeln!(out, "    {mark} {}", nested.address);
         change_lines(out, &nested.changes, nested.action, "          ", style);
     }
     for note in &decision.notes {
         let _ = writeln!(out, "      {}", style.dim(&format!("note: {}", printable(note))));
+    }
+}
+
+/// The mark of an action, three characters wide.
+const fn padded(action: Action) -> &'static str {
+    match action {
+        Action::NoOp => "   ",
+        Action::Read => " <=",
+        Action::Create => "  +",
+        Action::Update => "  ~",
+        Action::Replace => "-/+",
+        Action::Destroy => "  -",
+        Action::Unknown => "  ?",
     }
 }
 
@@ -113,6 +126,8 @@ fn change_line(
     style: &dyn Style,
 ) {
     let effect = match change.effect {
+        // A create that writes data writes on what it has just made; saying so again would only alarm.
+        _ if action == Action::Create => String::new(),
         Effect::Write | Effect::Read => String::new(),
         Effect::Data => format!("  {}", style.warning("(writes over data)")),
         Effect::Destroy => format!("  {}", style.warning("(takes away)")),
@@ -122,8 +137,6 @@ fn change_line(
         (before, Value::Null) => format!("{} -> (gone)", leaf(before)),
         (before, after) => format!("{} -> {}", leaf(before), leaf(after)),
     };
-    // A create that writes data writes on what it has just made; saying so again would only alarm.
-    let effect = if action == Action::Create { String::new() } else { effect };
     let _ = writeln!(out, "{indent}{:<width$}  {shown}{effect}", change.path);
 }
 

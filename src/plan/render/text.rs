@@ -1,5 +1,6 @@
 //! Leaves of values as short text, and the styling hook.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::plan::Action;
@@ -8,13 +9,13 @@ use crate::value::{Part, Value};
 /// How a renderer marks up text. The plain style marks nothing.
 pub trait Style {
     /// Text that belongs to an action.
-    fn action(&self, action: Action, text: &str) -> String;
+    fn action<'a>(&self, action: Action, text: &'a str) -> Cow<'a, str>;
     /// A heading.
-    fn heading(&self, text: &str) -> String;
+    fn heading<'a>(&self, text: &'a str) -> Cow<'a, str>;
     /// Text of less weight.
-    fn dim(&self, text: &str) -> String;
+    fn dim<'a>(&self, text: &'a str) -> Cow<'a, str>;
     /// Text that warns.
-    fn warning(&self, text: &str) -> String;
+    fn warning<'a>(&self, text: &'a str) -> Cow<'a, str>;
 }
 
 /// No styling.
@@ -22,20 +23,20 @@ pub trait Style {
 pub struct Plain;
 
 impl Style for Plain {
-    fn action(&self, _: Action, text: &str) -> String {
-        text.to_owned()
+    fn action<'a>(&self, _: Action, text: &'a str) -> Cow<'a, str> {
+        Cow::Borrowed(text)
     }
 
-    fn heading(&self, text: &str) -> String {
-        text.to_owned()
+    fn heading<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        Cow::Borrowed(text)
     }
 
-    fn dim(&self, text: &str) -> String {
-        text.to_owned()
+    fn dim<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        Cow::Borrowed(text)
     }
 
-    fn warning(&self, text: &str) -> String {
-        text.to_owned()
+    fn warning<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        Cow::Borrowed(text)
     }
 }
 
@@ -99,13 +100,13 @@ fn quoted(text: &str) -> String {
 
 /// Text whose control characters are escaped, so that data cannot move a terminal's cursor or break a line.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> Cow<'_, str> {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.contains(hidden) {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     text.chars().map(|c| if hidden(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
