@@ -44,7 +44,8 @@
           ++ more;
         };
 
-      # What clawd asks of an image before it is built stands beside the derivation, in `clawd`.
+      # What can be said of an image before it is built stands beside the derivation, for people and scripts: clawd
+      # itself reads what the built image says of itself.
       imageOf =
         system: host: variant:
         host.config.system.build.images.${variant} // { clawd = self.lib.image.facts system; };

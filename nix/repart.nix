@@ -59,6 +59,14 @@ in
     partitions = image.growth system;
   };
 
+  # The partition alone would grow, and hosts run out of disk weeks later, were nixpkgs to stop setting this.
+  assertions = [
+    {
+      assertion = config.fileSystems."/".autoResize;
+      message = "the repart image's root must grow: autoResize of \"/\"";
+    }
+  ];
+
   # Copied store paths are unknown to nix until its database is told. Without this a host could neither switch nor
   # collect garbage, and nix would fetch what it already has.
   systemd.services.register-store = {

@@ -1,12 +1,14 @@
 //! L4: the reference, made from the primitives' types and the language's tables, so that it cannot drift.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
 use crate::diagnostic::Code;
+use crate::plan::{Plan, Recorded};
 use crate::primitives::schema::Field;
-use crate::primitives::{Registered, Registry};
+use crate::primitives::{Registered, Registry, Scope};
 use crate::script::{BUILTINS, Builtin, COMMON_ARGUMENTS};
 
 /// The reference page of one primitive, or `None` when there is no such primitive.
@@ -150,19 +152,57 @@ pub fn rhai_definitions() -> String {
     out
 }
 
-/// The least IAM policy for some primitives, as JSON.
+/// What every plan looks up, whatever its steps: what carries the fleet's tag.
+const LISTING: [&str; 3] = ["ec2:DescribeImages", "ec2:DescribeSnapshots", "ec2:DescribeVolumes"];
+
+/// The IAM policy for some primitives with any arguments, as JSON.
 ///
 /// # Errors
 /// The first name that is no primitive.
 pub fn iam<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<String, String> {
-    let mut actions = std::collections::BTreeSet::new();
+    let mut permissions = Vec::new();
     for name in names {
         let primitive = Registry::all().get(name).ok_or_else(|| name.to_owned())?;
-        actions.extend(primitive.iam.iter().copied());
+        permissions.extend(primitive.iam.iter().map(|action| (*action, "*".to_owned())));
     }
-    let policy = json!({
-        "Version": "2012-10-17",
-        "Statement": [{ "Sid": "Clawd", "Effect": "Allow", "Action": actions, "Resource": "*" }],
-    });
-    Ok(serde_json::to_string_pretty(&policy).expect("a policy has a JSON form"))
+    Ok(policy(permissions))
+}
+
+/// The least IAM policy for a plan: the actions that its steps may call with the arguments they have, on the resources that
+/// are known.
+#[must_use]
+pub fn iam_of_plan(plan: &Plan<Recorded>) -> String {
+    let mut permissions: Vec<(&str, String)> = LISTING.map(|action| (action, "*".to_owned())).into();
+    for step in plan.steps.values() {
+        if let Some(primitive) = Registry::all().get(step.address.primitive()) {
+            let scope = Scope { target: &plan.header.target, step: &step.address };
+            permissions.extend(primitive.operations().permissions(&step.args, scope));
+        }
+    }
+    policy(permissions)
+}
+
+/// One statement per resource.
+fn policy<'a>(permissions: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let mut by_resource: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (action, resource) in permissions {
+        by_resource.entry(resource).or_default().insert(action);
+    }
+    let everywhere = by_resource.get("*").cloned().unwrap_or_default();
+    let statements: Vec<Json> = by_resource
+        .into_iter()
+        .map(|(resource, mut actions)| {
+            if resource != "*" {
+                actions.retain(|action| !everywhere.contains(action));
+            }
+            (resource, actions)
+        })
+        .filter(|(_, actions)| !actions.is_empty())
+        .enumerate()
+        .map(|(number, (resource, actions))| {
+            json!({ "Sid": format!("Clawd{number}"), "Effect": "Allow", "Action": actions, "Resource": resource })
+        })
+        .collect();
+    let policy = json!({ "Version": "2012-10-17", "Statement": statements });
+    serde_json::to_string_pretty(&policy).expect("a policy has a JSON form")
 }

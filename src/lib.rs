@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod units;
 pub mod value;
 // L1: pure.
+pub mod image;
 pub mod plan;
 // L2: the outside.
 pub mod providers;

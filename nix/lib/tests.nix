@@ -168,6 +168,22 @@ let
           "s3://Clawd/hive"
           "https://example.org/hive"
         ];
+        account = matches clawd.layout.patterns.account [
+          "clawd"
+          "_agent-2"
+          "Clawd"
+          "2agents"
+          "clawd agent"
+          ""
+        ];
+        mode = matches clawd.layout.patterns.mode [
+          "750"
+          "2770"
+          "0980"
+          "75"
+          "02770"
+          "u=rwx"
+        ];
       };
       expected = {
         absolute = [
@@ -191,6 +207,22 @@ let
           true
           true
           true
+          false
+          false
+        ];
+        account = [
+          true
+          true
+          false
+          false
+          false
+          false
+        ];
+        mode = [
+          true
+          true
+          false
+          false
           false
           false
         ];
@@ -259,6 +291,12 @@ let
           format = "raw";
         };
       };
+    };
+
+    # Both images fit a volume of this size: what `image-partitions` adds up to stays below it.
+    image-disk = {
+      actual = clawd.image.diskMiB;
+      expected = 8192;
     };
 
     image-partitions = {

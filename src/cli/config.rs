@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -48,10 +49,20 @@ struct ProfileConfig {
     parallelism: Option<usize>,
     #[serde(default)]
     concurrency: Concurrency,
-    #[serde(default)]
-    faults: FaultsConfig,
-    #[serde(default)]
-    time_scale: f64,
+    faults: Option<FaultsConfig>,
+    time_scale: Option<f64>,
+    endpoint: Option<String>,
+    credentials: Option<Credentials>,
+    lock: Option<String>,
+    snapshot_puts_per_second: Option<NonZeroU32>,
+}
+
+/// Where credentials come from, when not from the standard chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Credentials {
+    /// Credentials that are none, for test servers on this machine.
+    Test,
 }
 
 /// Steps at once per port.
@@ -100,7 +111,27 @@ pub(super) struct Profile {
     pub(super) budget: Option<Budget>,
     pub(super) parallelism: usize,
     pub(super) per_port: BTreeMap<Port, usize>,
-    pub(super) sim: Settings,
+    pub(super) adapters: Adapters,
+}
+
+/// The adapters of a profile.
+#[derive(Debug, Clone)]
+pub(super) enum Adapters {
+    /// The simulator.
+    Sim(Settings),
+    /// AWS, and the programs of this machine.
+    Aws(Aws),
+}
+
+/// What the AWS adapters are told beside account and region.
+#[derive(Debug, Clone)]
+pub(super) struct Aws {
+    /// Another endpoint than AWS's own; `AWS_ENDPOINT_URL` wins over it.
+    pub(super) endpoint: Option<String>,
+    /// Test credentials instead of the standard chain.
+    pub(super) test_credentials: bool,
+    /// Puts of blocks per second, when the account has another quota than the default.
+    pub(super) puts_per_second: Option<NonZeroU32>,
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {
@@ -165,28 +196,24 @@ impl ProfileConfig {
             budget: None,
             parallelism: None,
             concurrency: Concurrency::default(),
-            faults: FaultsConfig::default(),
-            time_scale: 0.0,
+            faults: None,
+            time_scale: None,
+            endpoint: None,
+            credentials: None,
+            lock: None,
+            snapshot_puts_per_second: None,
         }
     }
 
     fn checked(&self, name: &str, fleet: &str) -> Result<Profile, Diagnostic> {
         let wrong = |message: String| invalid(format!("{FILE}: profile `{name}`: {message}"));
-        if self.adapters != "sim" {
-            return Err(wrong(format!("this clawd has no adapters `{}`", self.adapters)).help("it has: sim"));
-        }
-        if !(0.0..=1.0).contains(&self.faults.rate) {
-            return Err(wrong(format!(
-                "`faults.rate` is {}, a share from 0 to 1 is expected",
-                self.faults.rate
-            )));
-        }
-        if !(0.0..=10.0).contains(&self.time_scale) {
-            return Err(wrong(format!(
-                "`time_scale` is {}, 0 to 10 real seconds per virtual one are expected",
-                self.time_scale
-            )));
-        }
+        let adapters = match self.adapters.as_str() {
+            "sim" => Adapters::Sim(self.simulated().map_err(|error| error.into_diagnostic(&wrong))?),
+            "aws" => Adapters::Aws(self.real().map_err(|error| error.into_diagnostic(&wrong))?),
+            other => {
+                return Err(wrong(format!("this clawd has no adapters `{other}`")).help("it has: sim, aws"));
+            }
+        };
         let registry = crate::primitives::Registry::all();
         if let Some(unknown) = self.primitives.iter().flatten().find(|name| registry.get(name).is_none()) {
             let help = nearest(unknown, registry.names())
@@ -216,10 +243,111 @@ impl ProfileConfig {
             budget: self.budget.clone(),
             parallelism: self.parallelism.unwrap_or(PARALLELISM),
             per_port,
-            sim: Settings {
-                faults: Faults { seed: self.faults.seed, rate: self.faults.rate },
-                time_scale: self.time_scale,
-            },
+            adapters,
         })
+    }
+
+    /// The simulator's settings.
+    fn simulated(&self) -> Result<Settings, Wrong> {
+        for (key, given) in [
+            ("endpoint", self.endpoint.is_some()),
+            ("credentials", self.credentials.is_some()),
+            ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
+        ] {
+            if given {
+                return Err(Wrong::new(
+                    format!("`{key}` is for the adapters `aws`"),
+                    "remove it, or set `adapters = \"aws\"`",
+                ));
+            }
+        }
+        let faults = self.faults.unwrap_or_default();
+        if !(0.0..=1.0).contains(&faults.rate) {
+            return Err(Wrong::new(
+                format!("`faults.rate` is {}, a share from 0 to 1 is expected", faults.rate),
+                "0.05 fails one call in twenty",
+            ));
+        }
+        let time_scale = self.time_scale.unwrap_or_default();
+        if !(0.0..=10.0).contains(&time_scale) {
+            return Err(Wrong::new(
+                format!("`time_scale` is {time_scale}, 0 to 10 real seconds per virtual one are expected"),
+                "0 waits for nothing",
+            ));
+        }
+        self.check_lock(false)?;
+        Ok(Settings { faults: Faults { seed: faults.seed, rate: faults.rate }, time_scale })
+    }
+
+    /// The settings of a profile that touches a real account.
+    fn real(&self) -> Result<Aws, Wrong> {
+        if !cfg!(feature = "aws") {
+            return Err(Wrong::new(
+                "this clawd was built without the adapters `aws`".to_owned(),
+                "build it with its default features: cargo build --release",
+            ));
+        }
+        if self.faults.is_some() || self.time_scale.is_some() {
+            return Err(Wrong::new(
+                "`faults` and `time_scale` are for the simulator".to_owned(),
+                "remove them, or set `adapters = \"sim\"`",
+            ));
+        }
+        let account = self.account.as_deref().unwrap_or_default();
+        if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Wrong::new(
+                format!(
+                    "`account` is `{}`, the 12 digits of an AWS account are expected",
+                    account.escape_debug()
+                ),
+                "a profile pins its account, so that other credentials cannot reach another one by mistake",
+            ));
+        }
+        let region = self.region.as_deref().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if region.is_empty() || !region.chars().all(plain) {
+            return Err(Wrong::new(
+                format!("`region` is `{}`, a region like `eu-central-1` is expected", region.escape_debug()),
+                "a profile pins its region",
+            ));
+        }
+        self.check_lock(true)?;
+        Ok(Aws {
+            endpoint: self.endpoint.clone(),
+            test_credentials: self.credentials == Some(Credentials::Test),
+            puts_per_second: self.snapshot_puts_per_second,
+        })
+    }
+
+    /// Two machines that apply at once must not believe in a lock of one of them by accident.
+    fn check_lock(&self, needed: bool) -> Result<(), Wrong> {
+        match self.lock.as_deref() {
+            Some("file") => Ok(()),
+            None if !needed => Ok(()),
+            None => Err(Wrong::new(
+                "a profile of a real account must name its lock".to_owned(),
+                "`lock = \"file\"` holds on this machine only: it is right where one machine applies",
+            )),
+            Some(other) => Err(Wrong::new(
+                format!("`lock` is `{}`, this clawd has: file", other.escape_debug()),
+                "`lock = \"file\"` holds on this machine only",
+            )),
+        }
+    }
+}
+
+/// What is wrong with a profile, before its name is put in front.
+struct Wrong {
+    message: String,
+    help: String,
+}
+
+impl Wrong {
+    fn new(message: String, help: impl Into<String>) -> Self {
+        Self { message, help: help.into() }
+    }
+
+    fn into_diagnostic(self, place: &impl Fn(String) -> Diagnostic) -> Diagnostic {
+        place(self.message).help(self.help)
     }
 }

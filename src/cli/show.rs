@@ -52,6 +52,8 @@ fn report(run: &Run) -> String {
             Record::Done { step, call, result, .. } => {
                 writeln!(out, "  {step}: {call} -> {}", printable(result))
             }
+            // Parts are for going on with an upload; the effect they belong to has its own lines.
+            Record::Part { .. } => Ok(()),
             Record::StepDone { step, action, outputs, .. } => {
                 writeln!(out, "  {step}: done ({}) {}", action.as_str(), leaf(outputs))
             }

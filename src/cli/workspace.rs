@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::{self, Config, Profile};
+use super::config::{self, Adapters, Aws, Config, Profile};
 use super::exit::Failed;
 use super::terminal::Terminal;
 use crate::diagnostic::{Code, Diagnostic};
@@ -13,6 +13,12 @@ use crate::exec;
 use crate::plan::digest::sha256_hex;
 use crate::plan::{Decided, Plan};
 use crate::providers::{Providers, sim};
+#[cfg(feature = "aws")]
+use crate::providers::{
+    absent::Absent,
+    aws,
+    process::{self, Workplace},
+};
 use crate::script::{self, Evaluation, Given, Inputs, ScriptModel, Sources};
 use crate::value::{Map, Value};
 
@@ -30,16 +36,16 @@ pub(super) struct PlanArgs {
     pub(super) script: PathBuf,
     /// Set a parameter of the plan; may be given more than once.
     #[arg(long = "param", value_name = "NAME=VALUE")]
-    params: Vec<String>,
+    pub(super) params: Vec<String>,
     /// Set parameters from a TOML or JSON file.
     #[arg(long = "params", value_name = "FILE")]
-    params_file: Option<PathBuf>,
+    pub(super) params_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) profile: ProfileArgs,
 }
 
 /// The choice of a profile.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct ProfileArgs {
     /// The profile of clawd.toml to use; the file's default, else the simulator.
     #[arg(long, value_name = "NAME")]
@@ -52,6 +58,22 @@ pub(super) struct Workspace {
     pub(super) root: PathBuf,
     pub(super) config: Config,
     pub(super) profile: Profile,
+}
+
+/// Whether an endpoint is on this machine.
+#[cfg(feature = "aws")]
+fn is_loopback(endpoint: &str) -> bool {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // What stands before an @ is a user's name, not the host.
+    if authority.contains('@') {
+        return false;
+    }
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn usage(message: impl Into<String>) -> Diagnostic {
@@ -133,14 +155,61 @@ impl Workspace {
 
     /// The adapters of the profile.
     pub(super) fn providers(&self) -> Result<Providers, Diagnostic> {
-        let model = Arc::new(ScriptModel::new(self.root.clone(), self.config.limits));
-        sim::providers(self.root.clone(), self.state().join("world"), model, self.profile.sim).map_err(
-            |error| {
-                let mut diagnostic = Diagnostic::error(Code::PlanRead, error.to_string());
-                diagnostic.help = error.help;
-                diagnostic
-            },
-        )
+        match &self.profile.adapters {
+            Adapters::Sim(settings) => {
+                let model = Arc::new(ScriptModel::new(self.root.clone(), self.config.limits));
+                sim::providers(self.root.clone(), self.state().join("world"), model, *settings).map_err(
+                    |error| {
+                        let mut diagnostic = Diagnostic::error(Code::PlanRead, error.to_string());
+                        diagnostic.help = error.help;
+                        diagnostic
+                    },
+                )
+            }
+            Adapters::Aws(aws) => self.real_providers(aws),
+        }
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn real_providers(&self, _: &Aws) -> Result<Providers, Diagnostic> {
+        unreachable!("a profile with these adapters is refused when it is read")
+    }
+
+    /// AWS, and the programs of this machine. What they find out is kept under `.clawd/`, also while planning.
+    #[cfg(feature = "aws")]
+    fn real_providers(&self, settings: &Aws) -> Result<Providers, Diagnostic> {
+        self.ensure_state()?;
+        let cache = self.state().join("cache");
+        let endpoint =
+            std::env::var("AWS_ENDPOINT_URL").ok().filter(|it| !it.is_empty()).or(settings.endpoint.clone());
+        if settings.test_credentials && !endpoint.as_deref().is_some_and(is_loopback) {
+            let message = format!(
+                "profile `{}` has `credentials = \"test\"` and its endpoint is {}",
+                self.profile.target.profile,
+                endpoint.as_deref().unwrap_or("AWS itself")
+            );
+            return Err(Diagnostic::error(Code::Config, message)
+                .help("test credentials are for a server on this machine, like http://127.0.0.1:5000"));
+        }
+        let target = &self.profile.target;
+        let (ec2, upload) = aws::adapters(aws::Settings {
+            profile: target.profile.clone(),
+            account: target.account.clone(),
+            region: target.region.clone(),
+            endpoint,
+            test_credentials: settings.test_credentials,
+            puts_per_second: settings.puts_per_second.unwrap_or(aws::PUTS_PER_SECOND),
+            cache: cache.clone(),
+        });
+        let place = Workplace { root: self.root.clone(), cache, environment: std::env::vars_os().collect() };
+        Ok(Providers {
+            nix: process::nix(place),
+            ec2,
+            upload,
+            tofu: Arc::new(Absent),
+            hosts: Arc::new(Absent),
+            clock: process::clock(),
+        })
     }
 
     fn lock_files(&self) -> BTreeMap<String, String> {

@@ -62,6 +62,15 @@ pub enum Record {
         /// What it returned.
         result: String,
     },
+    /// A part of something large arrived, such as blocks of a snapshot.
+    Part {
+        /// For which step.
+        step: Address,
+        /// What it is a part of, `snap-...`
+        of: String,
+        /// Which part, `0-511,600`.
+        part: String,
+    },
     /// A step is done.
     StepDone {
         /// Which.
@@ -106,7 +115,13 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// When an earlier write failed.
     fn append(&self, record: &Record) -> Result<(), ProviderError>;
+    /// The parts of something that this run and the last ones before it noted. The journal is an accelerator here: what
+    /// cannot be read is left out, and its parts are sent again.
+    fn parts(&self, of: &str) -> Vec<String>;
 }
+
+/// How many runs are searched for parts: an unfinished upload is given up by EBS after a day at most.
+const RUNS_SEARCHED: usize = 20;
 
 fn line(record: &Record) -> Vec<u8> {
     let json = serde_json::to_string(record).expect("records always have a JSON form");
@@ -127,6 +142,8 @@ struct Entry {
 /// The journal on disk.
 #[derive(Debug)]
 pub struct FileJournal {
+    /// The run's directory; those of earlier runs lie beside it.
+    dir: PathBuf,
     entries: Option<mpsc::Sender<Entry>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -148,7 +165,7 @@ impl FileJournal {
         let (entries, inbox) = mpsc::channel();
         let writer =
             std::thread::Builder::new().name("journal".to_owned()).spawn(move || write_all(file, &inbox))?;
-        Ok(Self { entries: Some(entries), writer: Some(writer) })
+        Ok(Self { dir: dir.to_owned(), entries: Some(entries), writer: Some(writer) })
     }
 
     fn send(&self, entry: Entry) -> Result<(), ProviderError> {
@@ -223,6 +240,24 @@ impl Journal for FileJournal {
 
     fn append(&self, record: &Record) -> Result<(), ProviderError> {
         self.send(Entry { bytes: line(record), durable: None })
+    }
+
+    fn parts(&self, of: &str) -> Vec<String> {
+        let beside = self.dir.parent().and_then(|runs| fs::read_dir(runs).ok());
+        let mut runs: Vec<PathBuf> =
+            beside.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        // Runs are named by when they began.
+        runs.sort();
+        let last = runs.len().saturating_sub(RUNS_SEARCHED);
+        runs[last..]
+            .iter()
+            .filter_map(|run| read(run).ok())
+            .flatten()
+            .filter_map(|record| match record {
+                Record::Part { of: whole, part, .. } if whole == of => Some(part),
+                _ => None,
+            })
+            .collect()
     }
 }
 
@@ -321,6 +356,24 @@ mod tests {
             whole.push(more);
             assert_eq!(read(dir.path()).unwrap(), whole, "cut at {cut}");
         }
+    }
+
+    #[tokio::test]
+    async fn parts_are_found_across_runs() {
+        let runs = tempfile::tempdir().unwrap();
+        let step: Address = "import_ami.base".parse().unwrap();
+        let note = |journal: &FileJournal, of: &str, part: &str| {
+            journal.append(&Record::Part { step: step.clone(), of: of.into(), part: part.into() }).unwrap();
+        };
+        let first = FileJournal::open(&runs.path().join("1")).unwrap();
+        note(&first, "snap-1", "0-3");
+        note(&first, "snap-2", "9");
+        drop(first);
+        let second = FileJournal::open(&runs.path().join("2")).unwrap();
+        note(&second, "snap-1", "5");
+        second.durable(&Record::RunEnded { status: "done".into(), at: "now".into() }).await.unwrap();
+        assert_eq!(second.parts("snap-1"), ["0-3", "5"]);
+        assert!(second.parts("snap-3").is_empty());
     }
 
     #[tokio::test]

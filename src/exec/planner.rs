@@ -13,8 +13,8 @@ use indexmap::IndexMap;
 use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::graph::dependants;
-use crate::plan::{Action, Decided, Decision, Plan, Recorded, Step, StepDecision, Unmanaged};
-use crate::primitives::{ObserveContext, Registry, StepError};
+use crate::plan::{Action, Decided, Decision, Hindrance, Plan, Recorded, Step, StepDecision, Unmanaged};
+use crate::primitives::{ObserveContext, Refusal, Registry, StepError};
 use crate::providers::Providers;
 use crate::providers::ports::Owned;
 use crate::value::{Address, Reference, Value};
@@ -90,7 +90,24 @@ pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided
         .collect();
     let mut plan = Plan { header, steps, phase: Decided { decisions, unmanaged, problems } };
     leave_out_what_nobody_needs(&mut plan);
+    report_hindrances(&mut plan);
     plan
+}
+
+/// What stands against steps that act becomes a problem, now that it is known which ones do.
+fn report_hindrances(plan: &mut Plan<Decided>) {
+    let Decided { decisions, problems, .. } = &mut plan.phase;
+    for (step, decided) in plan.steps.values().zip(decisions) {
+        let hindrance = decided.decision.hindrance.take();
+        if let Some(error) = hindrance.filter(|_| decided.decision.action.acts()).map(hindered) {
+            problems.push(problem(step, &error));
+        }
+    }
+}
+
+/// A hindrance as the refusal it is.
+pub(super) fn hindered(hindrance: Hindrance) -> StepError {
+    StepError::Refused(Refusal { message: hindrance.message, help: Some(hindrance.help) })
 }
 
 /// Whether a step of the plan claims a resource: the step exists, and does not yield another one of the kind.
@@ -194,6 +211,7 @@ fn leave_out_what_nobody_needs(plan: &mut Plan<Decided>) {
             decision.action = Action::NoOp;
             decision.reason = "not needed: no step that acts uses it".to_owned();
             decision.changes.clear();
+            decision.notes.clear();
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::guard::{check_budget, stale};
 use super::journal::{Journal, Record};
 use super::observer::{Event, Observer};
-use super::planner::{resolve, survey, unknown_primitive};
+use super::planner::{hindered, resolve, survey, unknown_primitive};
 use super::report::{Applied, Interrupt, Options, StepResult};
 use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
@@ -260,7 +260,11 @@ impl<'a> Run<'a> {
     ) -> Result<(Action, Value), Stop> {
         let target = &self.now.header.target;
         let observe = ObserveContext::new(self.providers, target, &step.address);
-        let (seen, decision) = survey(step, args, &observe, self.providers).await.map_err(Stop::Failed)?;
+        let (seen, mut decision) =
+            survey(step, args, &observe, self.providers).await.map_err(Stop::Failed)?;
+        if let Some(hindrance) = decision.hindrance.take().filter(|_| decision.action.acts()) {
+            return Err(Stop::Failed(hindered(hindrance)));
+        }
         let found = differences(shown, &decision);
         if !found.is_empty() {
             return Err(Stop::Refused(Box::new(stale(step, &found))));
@@ -387,6 +391,17 @@ impl EffectLog for Log<'_> {
             token: effect.token.clone(),
             result: result.to_owned(),
         })
+    }
+
+    fn part(&self, step: &Address, of: &str, part: &str) {
+        let record = Record::Part { step: step.clone(), of: of.to_owned(), part: part.to_owned() };
+        if let Err(error) = self.journal.append(&record) {
+            tracing::warn!(%error, "a journal record was not written");
+        }
+    }
+
+    fn parts(&self, of: &str) -> Vec<String> {
+        self.journal.parts(of)
     }
 
     fn progress(&self, step: &Address, message: &str) {

@@ -124,6 +124,15 @@ pub struct Nested {
     pub changes: Vec<Change>,
 }
 
+/// Why a step cannot be done, should it have to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hindrance {
+    /// What stands against it.
+    pub message: String,
+    /// The next move.
+    pub help: String,
+}
+
 /// What is decided for a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
@@ -149,6 +158,10 @@ pub struct Decision {
     /// primitive to the planner, which clears it.
     #[serde(skip)]
     pub on_demand: bool,
+    /// Why it cannot be done here. A mark to planner and scheduler, which report it when the step acts: what is not
+    /// needed may be impossible.
+    #[serde(skip)]
+    pub hindrance: Option<Hindrance>,
 }
 
 impl Decision {
@@ -164,6 +177,7 @@ impl Decision {
             planned,
             notes: Vec::new(),
             on_demand: false,
+            hindrance: None,
         }
     }
 

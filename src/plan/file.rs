@@ -280,6 +280,7 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
                 planned,
                 notes: step.notes.into_owned(),
                 on_demand: false,
+                hindrance: None,
             },
             seen,
         });

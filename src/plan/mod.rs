@@ -28,7 +28,7 @@ use crate::diagnostic::Diagnostic;
 use crate::units::GiB;
 use crate::value::{Address, Map, Value};
 
-pub use action::{Action, Change, Decision, Effect, Nested};
+pub use action::{Action, Change, Decision, Effect, Hindrance, Nested};
 pub use budget::Budget;
 pub use digest::Digest;
 pub use recorder::Recorder;

@@ -11,10 +11,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::image::BlockSet;
 use crate::plan::Target;
 use crate::plan::digest::sha256_hex;
 use crate::providers::ports::{
-    Ec2, Ec2Read, Hosts, HostsRead, Nix, NixRead, TAG_FLEET, TAG_STEP, Tags, Tofu, TofuRead,
+    Ec2, Ec2Read, Hosts, HostsRead, Nix, NixRead, TAG_FLEET, TAG_STEP, Tags, Tofu, TofuRead, Upload,
+    UploadRead, Watch,
 };
 use crate::providers::{ErrorKind, ProviderError, Providers};
 use crate::value::Address;
@@ -60,6 +62,12 @@ impl<'a> ObserveContext<'a> {
         &*self.providers.ec2
     }
 
+    /// Reading images and what is known of earlier uploads.
+    #[must_use]
+    pub fn upload(&self) -> &dyn UploadRead {
+        &*self.providers.upload
+    }
+
     /// Planning stacks.
     #[must_use]
     pub fn tofu(&self) -> &dyn TofuRead {
@@ -86,8 +94,31 @@ pub trait EffectLog: Send + Sync {
     async fn intent(&self, step: &Address, effect: &Effect) -> Result<(), ProviderError>;
     /// Records what a call returned.
     async fn done(&self, step: &Address, effect: &Effect, result: &str) -> Result<(), ProviderError>;
+    /// Notes a part of something large that the provider has. Losing the note costs sending the part again.
+    fn part(&self, step: &Address, of: &str, part: &str);
+    /// The parts that were noted, by this run and by earlier ones.
+    fn parts(&self, of: &str) -> Vec<String>;
     /// Tells people what a step is doing.
     fn progress(&self, step: &Address, message: &str);
+}
+
+/// Tells people how a long call goes, and the journal which blocks of a snapshot arrived.
+pub struct Watching<'a> {
+    log: &'a dyn EffectLog,
+    step: &'a Address,
+    snapshot: Option<&'a str>,
+}
+
+impl Watch for Watching<'_> {
+    fn progress(&self, message: &str) {
+        self.log.progress(self.step, message);
+    }
+
+    fn stored(&self, blocks: &BlockSet) {
+        if let Some(snapshot) = self.snapshot {
+            self.log.part(self.step, snapshot, &blocks.to_string());
+        }
+    }
 }
 
 /// One call that changes something.
@@ -137,6 +168,12 @@ impl<'a> ApplyContext<'a> {
         &*self.providers.ec2
     }
 
+    /// Uploading images.
+    #[must_use]
+    pub fn upload(&self) -> &dyn Upload {
+        &*self.providers.upload
+    }
+
     /// Stacks.
     #[must_use]
     pub fn tofu(&self) -> &dyn Tofu {
@@ -173,6 +210,23 @@ impl<'a> ApplyContext<'a> {
     /// Tells people what is going on.
     pub fn progress(&self, message: &str) {
         self.log.progress(self.step, message);
+    }
+
+    /// Who is told how a long call goes; with a snapshot, its blocks are noted as they arrive.
+    #[must_use]
+    pub const fn watch<'s>(&'s self, snapshot: Option<&'s str>) -> Watching<'s> {
+        Watching { log: self.log, step: self.step, snapshot }
+    }
+
+    /// The blocks of a snapshot that the journals say have arrived. A part that cannot be read is sent again.
+    #[must_use]
+    pub fn stored(&self, snapshot: &str) -> BlockSet {
+        let parts = self.log.parts(snapshot);
+        parts
+            .iter()
+            .filter_map(|part| part.parse::<BlockSet>().ok())
+            .flat_map(|set| set.iter().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Waits on the providers' clock.
@@ -313,6 +367,12 @@ mod tests {
 
         async fn done(&self, _: &Address, _: &Effect, _: &str) -> Result<(), ProviderError> {
             Ok(())
+        }
+
+        fn part(&self, _: &Address, _: &str, _: &str) {}
+
+        fn parts(&self, _: &str) -> Vec<String> {
+            Vec::new()
         }
 
         fn progress(&self, _: &Address, _: &str) {}

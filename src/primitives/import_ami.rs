@@ -1,25 +1,24 @@
 //! `import_ami`: an AMI from a disk image. An AMI is found by the tag that holds the hash of its content
-//! (image, architecture, boot mode, devices), so nothing is uploaded or registered twice.
+//! (image, architecture, boot mode, devices), so nothing is uploaded or registered twice. How the bytes become a snapshot
+//! is in `snapshot`, where the AMI is then copied and who may use it in `placement`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::build_image::{Format, Image};
+use super::build_image::{BootMode, Format, Image};
 use super::context::{ApplyContext, ObserveContext, Scope};
 use super::partial::Partial;
+use super::placement::{self, Place, Wanted, not_visible, wait_available};
 use super::primitive::{Port, Primitive, Refusal};
+use super::snapshot::{self, Known, Source};
 use crate::plan::digest::sha256_hex;
 use crate::plan::{Action, Change, Decision};
-use crate::providers::ports::{self, ImageRequest, SnapshotRequest, TAG_CONTENT, TAG_FLEET};
-use crate::providers::{ErrorKind, ProviderError};
+use crate::providers::ProviderError;
+use crate::providers::ports::{self, DiskFile, ImageRequest, TAG_CONTENT, TAG_FLEET, TAG_REVISION, Tags};
 use crate::units::{Bytes, GiB};
-use crate::value::Value;
-
-/// How often a pending snapshot or image is looked at.
-const POLL: Duration = Duration::from_secs(15);
+use crate::value::{Value, to_typed};
 
 /// Hex digits of the content hash in an AMI's name: 64 bits, and the tag holds the rest.
 const NAME_DIGITS: usize = 16;
@@ -38,16 +37,15 @@ pub(super) enum Method {
     Vmimport,
 }
 
-/// Firmware of an AMI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum BootMode {
-    /// UEFI only.
-    Uefi,
-    /// UEFI where the instance type has it.
-    UefiPreferred,
-    /// BIOS.
-    LegacyBios,
+/// What an upload through EBS direct builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Parent {
+    /// The step's last upload: only blocks that differ are sent.
+    #[default]
+    Latest,
+    /// Nothing: all blocks that hold data are sent.
+    None,
 }
 
 /// Root volume type.
@@ -59,18 +57,8 @@ pub(super) enum VolumeType {
     Gp3,
     /// General purpose, second generation.
     Gp2,
-    /// Provisioned operations.
+    /// Provisioned operations; needs `iops`.
     Io2,
-}
-
-impl BootMode {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Uefi => "uefi",
-            Self::UefiPreferred => "uefi-preferred",
-            Self::LegacyBios => "legacy-bios",
-        }
-    }
 }
 
 impl VolumeType {
@@ -83,19 +71,22 @@ impl VolumeType {
     }
 }
 
-impl Method {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::EbsDirect => "ebs_direct",
-            Self::Vmimport => "vmimport",
-        }
-    }
-}
-
 const DEFAULT_ROOT_DEVICE: &str = "/dev/xvda";
 
 fn default_root_device() -> String {
     DEFAULT_ROOT_DEVICE.to_owned()
+}
+
+fn default_prefix() -> String {
+    "clawd/images".to_owned()
+}
+
+fn default_role() -> String {
+    "vmimport".to_owned()
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -112,6 +103,18 @@ pub(super) struct Args {
     /// How the bytes get to AWS.
     #[serde(default)]
     method: Method,
+    /// What an upload through EBS direct builds on.
+    #[serde(default)]
+    parent: Parent,
+    /// S3 bucket: `vmimport` uploads the image there and removes it afterwards; `ebs_direct` keeps the block hashes of its
+    /// uploads there, so that any machine can send only what changed. Without one they are kept on this machine.
+    bucket: Option<String>,
+    /// What keys in the bucket begin with.
+    #[serde(default = "default_prefix")]
+    bucket_prefix: String,
+    /// The role with which EC2 reads the bucket, for `vmimport`.
+    #[serde(default = "default_role")]
+    role: String,
     /// Firmware; the image's own when not given.
     boot_mode: Option<BootMode>,
     /// Root device name.
@@ -123,8 +126,28 @@ pub(super) struct Args {
     /// Root volume size; as large as the image when not given.
     #[schemars(range(min = 1, max = 65536))]
     volume_size_gib: Option<u64>,
-    /// KMS key that encrypts the snapshot; the account's default when not given.
+    /// Provisioned operations per second of the root volume, for gp3 and io2.
+    #[schemars(range(min = 100, max = 256_000))]
+    iops: Option<u32>,
+    /// Provisioned MiB per second of the root volume, for gp3.
+    #[schemars(range(min = 125, max = 2000))]
+    throughput: Option<u32>,
+    /// KMS key that encrypts the snapshot, by ARN; the account's default when not given.
     kms_key: Option<String>,
+    /// Instances must use the second version of the metadata service.
+    #[serde(default = "yes")]
+    imdsv2: bool,
+    /// Enhanced networking: the image has the driver.
+    #[serde(default = "yes")]
+    ena: bool,
+    /// Further regions to copy the AMI to.
+    #[serde(default)]
+    copies: Vec<String>,
+    /// Exactly these accounts may launch it, here and in its copies; `all` makes it public. Left as it is when not given.
+    launch_permissions: Option<Vec<String>>,
+    /// Days after its creation from which on it counts as outdated.
+    #[schemars(range(min = 1, max = 3650))]
+    deprecate_after_days: Option<u32>,
     /// Further tags. Tags that begin with `clawd:` are taken.
     #[serde(default)]
     tags: BTreeMap<String, String>,
@@ -150,6 +173,8 @@ pub(super) struct Ami {
     pub(super) root_device: String,
     /// Region it is in.
     pub(super) region: String,
+    /// Its copies: region to id.
+    pub(super) copies: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -158,6 +183,23 @@ pub(super) struct Seen {
     content_hash: Option<String>,
     /// The AMI that carries the hash, available or on its way.
     image: Option<ports::Image>,
+    /// What there is of its snapshot; nothing while the AMI is there or the image is not built.
+    snapshot: Option<Known>,
+    /// The AMI region by region; nothing while it is not there.
+    places: Vec<Place>,
+}
+
+/// A text argument, its default where it is not given, or the argument's name when it is not known yet.
+fn text<'a>(args: &Partial<'a, Args>, path: &'static str, default: &'a str) -> Result<&'a str, &'static str> {
+    optional(args, path).map(|found| found.unwrap_or(default))
+}
+
+fn optional<'a>(args: &Partial<'a, Args>, path: &'static str) -> Result<Option<&'a str>, &'static str> {
+    match args.get(path) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(path),
+    }
 }
 
 /// What an AMI's identity is made of, where it is known: the parts that do not need the image's bytes.
@@ -168,42 +210,40 @@ struct Identity<'a> {
     architecture: &'a str,
     boot_mode: &'a str,
     root_device: &'a str,
-    volume_type: &'static str,
-    volume_size: Option<i64>,
+    volume_type: &'a str,
     kms_key: Option<&'a str>,
+    /// `volume_size_gib`, `iops`, `throughput`, `imdsv2`, `ena` as they are given.
+    details: [Option<&'a Value>; 5],
 }
 
 impl<'a> Identity<'a> {
     /// The identity, or the first leaf that is not known.
     fn of(args: &Partial<'a, Args>, fleet: &'a str) -> Result<Self, &'static str> {
-        let text = |path: &'static str| args.str(path).ok_or(path);
-        let optional = |path: &'static str| match args.get(path) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(path),
-        };
-        let volume_type = match optional("volume_type")? {
-            None | Some("gp3") => VolumeType::Gp3.as_str(),
-            Some("gp2") => VolumeType::Gp2.as_str(),
-            _ => VolumeType::Io2.as_str(),
+        let needed = |path: &'static str| args.str(path).ok_or(path);
+        let detail = |path: &'static str, default: &Value| match args.get(path) {
+            Some(value) if value.has_unknown() => Err(path),
+            Some(value) if *value != Value::Null && value != default => Ok(Some(value)),
+            _ => Ok(None),
         };
         Ok(Self {
             fleet,
-            name_prefix: text("name_prefix")?,
-            store_path: text("image.store_path")?,
-            architecture: text("image.architecture")?,
-            boot_mode: match optional("boot_mode")? {
+            name_prefix: needed("name_prefix")?,
+            store_path: needed("image.store_path")?,
+            architecture: needed("image.architecture")?,
+            boot_mode: match optional(args, "boot_mode")? {
                 Some(mode) => mode,
-                None => text("image.boot_mode")?,
+                None => needed("image.boot_mode")?,
             },
-            root_device: optional("root_device")?.unwrap_or(DEFAULT_ROOT_DEVICE),
-            volume_type,
-            volume_size: match args.get("volume_size_gib") {
-                None | Some(Value::Null) => None,
-                Some(Value::Int(size)) => Some(*size),
-                Some(_) => return Err("volume_size_gib"),
-            },
-            kms_key: optional("kms_key")?,
+            root_device: text(args, "root_device", DEFAULT_ROOT_DEVICE)?,
+            volume_type: text(args, "volume_type", VolumeType::default().as_str())?,
+            kms_key: optional(args, "kms_key")?,
+            details: [
+                detail("volume_size_gib", &Value::Null)?,
+                detail("iops", &Value::Null)?,
+                detail("throughput", &Value::Null)?,
+                detail("imdsv2", &Value::Bool(true))?,
+                detail("ena", &Value::Bool(true))?,
+            ],
         })
     }
 
@@ -216,9 +256,11 @@ impl<'a> Identity<'a> {
             boot_mode,
             root_device,
             volume_type,
-            volume_size,
             kms_key,
+            details,
         } = self;
+        let details =
+            details.map(|detail| detail.map(|value| serde_json::to_value(value).unwrap_or_default()));
         let parts = (
             "clawd-ami-1",
             fleet,
@@ -228,8 +270,8 @@ impl<'a> Identity<'a> {
             boot_mode,
             root_device,
             volume_type,
-            volume_size,
             kms_key,
+            details,
         );
         sha256_hex(&serde_json::to_vec(&parts).expect("text and numbers have a JSON form"))
     }
@@ -237,6 +279,107 @@ impl<'a> Identity<'a> {
 
 fn ami_name(prefix: &str, hash: &str) -> String {
     format!("{prefix}-{}", &hash[..NAME_DIGITS.min(hash.len())])
+}
+
+impl Args {
+    fn source(&self) -> Source<'_> {
+        Source {
+            disk: DiskFile {
+                path: self.image.path.clone(),
+                size: Bytes(self.image.size_bytes),
+                sha256: self.image.sha256.clone(),
+            },
+            format: self.image.format.as_str(),
+            method: self.method,
+            kms_key: self.kms_key.as_deref(),
+            bucket: self.bucket.as_deref(),
+            prefix: &self.bucket_prefix,
+            role: &self.role,
+            incremental: self.parent == Parent::Latest,
+        }
+    }
+
+    /// The AMI's tags. The fleet's own cannot be overwritten.
+    fn tags(&self, own: Tags, hash: &str) -> Tags {
+        let given = self.tags.iter().filter(|(key, _)| !key.starts_with("clawd:"));
+        let mut tags: Tags = given.map(|(key, value)| (key.clone(), value.clone())).collect();
+        tags.extend(own);
+        tags.insert(TAG_CONTENT.to_owned(), hash.to_owned());
+        if let Some(revision) = &self.image.revision {
+            tags.insert(TAG_REVISION.to_owned(), revision.clone());
+        }
+        tags
+    }
+}
+
+/// What is wanted of the AMI's places, where it is known.
+fn wanted(args: &Partial<'_, Args>) -> Result<Wanted, &'static str> {
+    let list = |path: &'static str| match args.get(path) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) if value.has_unknown() => Err(path),
+        Some(value) => to_typed::<Vec<String>>(value).map(Some).map_err(|_| path),
+    };
+    Ok(Wanted {
+        copies: list("copies")?.unwrap_or_default(),
+        launch_permissions: list("launch_permissions")?,
+        deprecate_after_days: match args.get("deprecate_after_days") {
+            None | Some(Value::Null) => None,
+            Some(Value::Int(days)) => u32::try_from(*days).ok(),
+            Some(_) => return Err("deprecate_after_days"),
+        },
+    })
+}
+
+/// What the arguments must not ask for together. Checked as far as they are known.
+fn refuse(args: &Partial<'_, Args>, region: &str) -> Option<Refusal> {
+    let method = args.str("method").unwrap_or("ebs_direct");
+    let format = args.str("image.format");
+    let given = |path: &str| !matches!(args.get(path), None | Some(Value::Null));
+    let no = |message: String, help: &str| Some(Refusal::new(message, help));
+    match (method, format) {
+        ("ebs_direct", Some(format)) if format != Format::Raw.as_str() => {
+            return no(
+                format!("ebs_direct takes raw images only, this one is {format}"),
+                "build it with `format: \"raw\"`, or import it with `method: \"vmimport\"`",
+            );
+        }
+        ("vmimport", Some("qcow2")) => {
+            return no(
+                "vmimport takes raw, vhd and vmdk, this image is qcow2".to_owned(),
+                "build it with another `format`",
+            );
+        }
+        ("vmimport", _) if !given("bucket") => {
+            return no(
+                "vmimport uploads through S3 and no `bucket` is given".to_owned(),
+                "name a bucket in the profile's region, or leave `method` out: ebs_direct needs none",
+            );
+        }
+        _ => {}
+    }
+    if args.str("volume_type") == Some("io2") && !given("iops") {
+        return no("an io2 root volume needs `iops`".to_owned(), "give `iops`, or use gp3");
+    }
+    let copies = match args.get("copies") {
+        Some(Value::List(regions)) => regions.as_slice(),
+        _ => &[],
+    };
+    if copies.iter().any(|it| it.as_str() == Some(region)) {
+        return no(format!("`copies` names {region}, where the AMI itself is"), "name other regions only");
+    }
+    match (args.int("volume_size_gib"), args.int("image.size_bytes")) {
+        (Some(volume), Some(size)) => {
+            let needed = GiB::holding(Bytes(u64::try_from(size).unwrap_or(0)));
+            if u64::try_from(volume).unwrap_or(0) < needed.0 {
+                return no(
+                    format!("the image needs {needed}, `volume_size_gib` is {volume}"),
+                    "give at least the image's size, or leave it out",
+                );
+            }
+            None
+        }
+        _ => None,
+    }
 }
 
 impl Primitive for ImportAmi {
@@ -249,29 +392,93 @@ output("ami", ami.image_id);"##;
         "ebs:CompleteSnapshot",
         "ebs:PutSnapshotBlock",
         "ebs:StartSnapshot",
+        "ec2:CopyImage",
         "ec2:CreateTags",
+        "ec2:DescribeImageAttribute",
         "ec2:DescribeImages",
         "ec2:DescribeImportSnapshotTasks",
         "ec2:DescribeSnapshots",
+        "ec2:EnableImageDeprecation",
+        "ec2:GetEbsDefaultKmsKeyId",
+        "ec2:GetEbsEncryptionByDefault",
         "ec2:ImportSnapshot",
+        "ec2:ModifyImageAttribute",
         "ec2:RegisterImage",
+        "iam:PassRole",
+        "kms:CreateGrant",
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:GenerateDataKeyWithoutPlaintext",
+        "kms:ReEncryptFrom",
+        "kms:ReEncryptTo",
+        "s3:AbortMultipartUpload",
+        "s3:DeleteObject",
+        "s3:GetBucketLocation",
+        "s3:GetObject",
+        "s3:ListBucket",
+        "s3:ListBucketMultipartUploads",
+        "s3:ListMultipartUploadParts",
+        "s3:PutObject",
     ];
     const PORT: Port = Port::Ec2;
     type Args = Args;
     type Outputs = Ami;
     type Seen = Seen;
 
+    fn needs(args: &Partial<'_, Args>, action: &str) -> bool {
+        let vmimport = args.str("method") == Some("vmimport");
+        let given = |path: &str| match args.get(path) {
+            None | Some(Value::Null) => false,
+            Some(Value::List(items)) => !items.is_empty(),
+            Some(_) => true,
+        };
+        match action.split_once(':').unwrap_or_default() {
+            ("ebs", _) => !vmimport,
+            ("kms", _) => given("kms_key"),
+            ("iam", _) => vmimport,
+            // A manifest is one object.
+            ("s3", "PutObject" | "GetObject") => vmimport || given("bucket"),
+            ("s3", _) => vmimport,
+            (_, "ImportSnapshot" | "DescribeImportSnapshotTasks") => vmimport,
+            (_, "CopyImage") => given("copies"),
+            (_, "DescribeImageAttribute" | "ModifyImageAttribute") => given("launch_permissions"),
+            (_, "EnableImageDeprecation") => given("deprecate_after_days"),
+            (_, "GetEbsDefaultKmsKeyId" | "GetEbsEncryptionByDefault") => !given("kms_key"),
+            _ => true,
+        }
+    }
+
+    fn resource(args: &Partial<'_, Args>, action: &str, scope: Scope<'_>) -> String {
+        let Scope { target, .. } = scope;
+        match action.split_once(':').unwrap_or_default() {
+            ("ebs", _) => format!("arn:aws:ec2:{}::snapshot/*", target.region),
+            ("kms", _) => args.str("kms_key").filter(|key| key.starts_with("arn:")).unwrap_or("*").to_owned(),
+            ("iam", _) => {
+                format!("arn:aws:iam::{}:role/{}", target.account, args.str("role").unwrap_or("vmimport"))
+            }
+            ("s3", call) => {
+                let Some(bucket) = args.str("bucket") else { return "arn:aws:s3:::*".to_owned() };
+                if matches!(call, "GetBucketLocation" | "ListBucket" | "ListBucketMultipartUploads") {
+                    return format!("arn:aws:s3:::{bucket}");
+                }
+                let prefix = args.str("bucket_prefix").unwrap_or("clawd/images").trim_matches('/');
+                format!("arn:aws:s3:::{bucket}/{prefix}/*")
+            }
+            _ => "*".to_owned(),
+        }
+    }
+
     async fn observe(
         &self,
         args: &Partial<'_, Args>,
         cx: &ObserveContext<'_>,
     ) -> Result<Seen, ProviderError> {
-        let fleet = &cx.scope().target.fleet;
-        let Ok(identity) = Identity::of(args, fleet) else {
-            return Ok(Seen { content_hash: None, image: None });
+        let target = cx.scope().target;
+        let (Ok(identity), Ok(wanted)) = (Identity::of(args, &target.fleet), wanted(args)) else {
+            return Ok(Seen { content_hash: None, image: None, snapshot: None, places: Vec::new() });
         };
         let hash = identity.hash();
-        let mut images = cx.ec2().images(&[(TAG_FLEET, fleet), (TAG_CONTENT, &hash)]).await?;
+        let mut images = cx.ec2().images(&[(TAG_FLEET, &target.fleet), (TAG_CONTENT, &hash)]).await?;
         images.retain(|image| matches!(image.state.as_str(), "available" | "pending"));
         if images.len() > 1 {
             let ids: Vec<&str> = images.iter().map(|image| image.id.as_str()).collect();
@@ -281,23 +488,28 @@ output("ami", ami.image_id);"##;
             )
             .help("deregister all but one of them; which one a plan means must not be a guess"));
         }
-        Ok(Seen { content_hash: Some(hash), image: images.pop() })
+        let image = images.pop();
+        let places = match &image {
+            Some(image) => placement::survey(image, &hash, &wanted, cx).await?,
+            None => Vec::new(),
+        };
+        let snapshot = match (&image, args.known()) {
+            (None, Ok(known)) if refuse(args, &target.region).is_none() => {
+                Some(snapshot::survey(&known.source(), cx).await?)
+            }
+            _ => None,
+        };
+        Ok(Seen { content_hash: Some(hash), image, snapshot, places })
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, scope: Scope<'_>) -> Result<Decision, Refusal> {
-        if args.str("image.format").is_some_and(|format| format != Format::Raw.as_str())
-            && args.str("method").unwrap_or(Method::EbsDirect.as_str()) == Method::EbsDirect.as_str()
-        {
-            return Err(Refusal::new(
-                format!(
-                    "ebs_direct takes raw images only, this one is {}",
-                    args.planned("image.format").as_str().unwrap_or("another")
-                ),
-                "build it with `format: \"raw\"`, or import it with `method: \"vmimport\"`",
-            ));
+        let target = scope.target;
+        if let Some(refusal) = refuse(args, &target.region) {
+            return Err(refusal);
         }
-        let (identity, hash) = match (Identity::of(args, &scope.target.fleet), &seen.content_hash) {
-            (Ok(identity), Some(hash)) => (identity, hash.as_str()),
+        let known = Identity::of(args, &target.fleet).and_then(|identity| Ok((identity, wanted(args)?)));
+        let (identity, wanted, hash) = match (known, &seen.content_hash) {
+            (Ok((identity, wanted)), Some(hash)) => (identity, wanted, hash.as_str()),
             (Err(leaf), _) => return Ok(Decision::unknown(format!("{leaf} is not known yet"))),
             (Ok(_), None) => return Ok(Decision::unknown("the image is not known yet")),
         };
@@ -311,26 +523,43 @@ output("ami", ami.image_id);"##;
             ("architecture", identity.architecture.into()),
             ("boot_mode", identity.boot_mode.into()),
             ("root_device", identity.root_device.into()),
-            ("region", scope.target.region.as_str().into()),
+            ("region", target.region.as_str().into()),
+            ("copies", placement::planned_copies(&seen.places, &wanted)),
         ]);
         let short = &hash[..12];
-        Ok(match found {
-            Some(image) if image.state == "available" => {
-                Decision::no_op(format!("{} carries content hash {short}", image.id), planned)
+        let Some(image) = found else {
+            let method = args.get("method").cloned().unwrap_or_else(|| "ebs_direct".into());
+            let mut decision =
+                Decision::new(Action::Create, format!("no AMI carries content hash {short}"), planned)
+                    .changes([
+                        Change::new("name", name),
+                        Change::new("boot_mode", identity.boot_mode.into()),
+                        Change::new("architecture", identity.architecture.into()),
+                        Change::new("method", method),
+                    ]);
+            for path in ["copies", "launch_permissions", "deprecate_after_days"] {
+                if let Some(value) = args.get(path).filter(|value| !matches!(value, Value::Null)) {
+                    if !matches!(value, Value::List(items) if items.is_empty()) {
+                        decision = decision.changes([Change::new(path, value.clone())]);
+                    }
+                }
             }
-            Some(image) => {
-                Decision::new(Action::Update, format!("{} is not available yet", image.id), planned)
+            if let (Some(snapshot), Ok(known)) = (&seen.snapshot, args.known()) {
+                decision = decision.note(snapshot.describe(&known.source()));
             }
-            None => Decision::new(Action::Create, format!("no AMI carries content hash {short}"), planned)
-                .changes([
-                    Change::new("name", name),
-                    Change::new("boot_mode", identity.boot_mode.into()),
-                    Change::new("architecture", identity.architecture.into()),
-                    Change::new(
-                        "method",
-                        args.get("method").cloned().unwrap_or_else(|| Method::default().as_str().into()),
-                    ),
-                ]),
+            return Ok(decision);
+        };
+        let changes = placement::changes(&seen.places, &wanted);
+        Ok(match changes.first() {
+            None => Decision::no_op(format!("{} carries content hash {short}", image.id), planned),
+            Some(first) => {
+                let reason = if image.state == "available" {
+                    format!("{} differs in {}", image.id, first.path)
+                } else {
+                    format!("{} is not available yet", image.id)
+                };
+                Decision::new(Action::Update, reason, planned).changes(changes)
+            }
         })
     }
 
@@ -338,11 +567,19 @@ output("ami", ami.image_id);"##;
         let hash = seen
             .content_hash
             .ok_or_else(|| ProviderError::permanent(Self::NAME, "the image's identity was not known"))?;
-        let image = match seen.image {
-            Some(image) => image,
-            None => register(&args, &hash, cx).await?,
+        let tags = args.tags(cx.owner_tags(), &hash);
+        let image = match (seen.image, seen.snapshot) {
+            (Some(image), _) => image,
+            (None, Some(known)) => register(&args, known, &hash, &tags, cx).await?,
+            (None, None) => return Err(ProviderError::permanent(Self::NAME, "the image was not looked at")),
         };
-        let image = wait_available(image, cx).await?;
+        let image = wait_available(image, cx.ec2(), cx).await?;
+        let wanted = Wanted {
+            copies: args.copies.clone(),
+            launch_permissions: args.launch_permissions.clone(),
+            deprecate_after_days: args.deprecate_after_days,
+        };
+        let copies = placement::settle(&image, &tags, &wanted, cx).await?;
         Ok(Ami {
             image_id: image.id,
             snapshot_id: image.snapshot_id,
@@ -352,56 +589,26 @@ output("ami", ami.image_id);"##;
             boot_mode: args.boot_mode.map_or(args.image.boot_mode, |mode| mode.as_str().to_owned()),
             root_device: args.root_device,
             region: cx.target().region.clone(),
+            copies: copies.into_iter().collect(),
         })
     }
 }
 
 /// Uploads the snapshot and registers the AMI, or finds the one an earlier try registered.
-async fn register(args: &Args, hash: &str, cx: &ApplyContext<'_>) -> Result<ports::Image, ProviderError> {
+async fn register(
+    args: &Args,
+    known: Known,
+    hash: &str,
+    tags: &Tags,
+    cx: &ApplyContext<'_>,
+) -> Result<ports::Image, ProviderError> {
     let name = ami_name(&args.name_prefix, hash);
     // RegisterImage takes no token: the deterministic name is looked up before each try.
     if let Some(image) = cx.ec2().image_named(&name).await? {
         return same_content(image, hash);
     }
-    let mut tags = cx.owner_tags();
-    tags.extend(
-        args.tags
-            .iter()
-            .filter(|(key, _)| !key.starts_with("clawd:"))
-            .map(|(key, value)| (key.clone(), value.clone())),
-    );
-    tags.insert(TAG_CONTENT.to_owned(), hash.to_owned());
-    // The snapshot holds the image's bytes and nothing of the AMI, so its request depends on the image alone:
-    // another device name or tag must not upload the image again.
-    let mut snapshot_tags = cx.owner_tags();
-    snapshot_tags.insert(TAG_CONTENT.to_owned(), args.image.sha256.clone());
-    let snapshot = SnapshotRequest {
-        path: args.image.path.clone(),
-        sha256: args.image.sha256.clone(),
-        size: Bytes(args.image.size_bytes),
-        method: args.method.as_str().to_owned(),
-        kms_key: args.kms_key.clone(),
-        tags: snapshot_tags,
-    };
-    cx.progress(&format!("uploading {} of {}", snapshot.size, snapshot.path));
-    let fixed = (&snapshot.sha256, &snapshot.method, &snapshot.kms_key);
-    let snapshot_id = cx
-        .create(
-            "ImportSnapshot",
-            &fixed,
-            |token| {
-                let snapshot = &snapshot;
-                async move { cx.ec2().import_snapshot(&token, snapshot).await }
-            },
-            |id| async move {
-                let snapshot =
-                    cx.ec2().snapshot(&id).await?.ok_or_else(|| not_visible("DescribeSnapshots", &id))?;
-                Ok(snapshot.state != "error")
-            },
-        )
-        .await?;
-    wait_completed(&snapshot_id, cx).await?;
-    let size = args.volume_size_gib.map_or(GiB::holding(snapshot.size), GiB);
+    let source = args.source();
+    let snapshot_id = snapshot::make(&source, known, cx).await?;
     let request = ImageRequest {
         name: name.clone(),
         description: args.description.clone(),
@@ -412,8 +619,12 @@ async fn register(args: &Args, hash: &str, cx: &ApplyContext<'_>) -> Result<port
             .map_or_else(|| args.image.boot_mode.clone(), |mode| mode.as_str().to_owned()),
         root_device: args.root_device.clone(),
         volume_type: args.volume_type.as_str().to_owned(),
-        size,
-        tags,
+        size: args.volume_size_gib.map_or(GiB::holding(source.disk.size), GiB),
+        iops: args.iops,
+        throughput: args.throughput,
+        imdsv2: args.imdsv2,
+        ena: args.ena,
+        tags: tags.clone(),
     };
     cx.progress(&format!("registering {name}"));
     let registered = cx.effect("RegisterImage", &request, |_| cx.ec2().register_image(&request)).await;
@@ -421,13 +632,8 @@ async fn register(args: &Args, hash: &str, cx: &ApplyContext<'_>) -> Result<port
         // Read back: an answer may have been lost, or another try may have been first.
         (Some(image), _) => same_content(image, hash),
         (None, Err(error)) => Err(error),
-        (None, Ok(id)) => Err(not_visible("DescribeImages", &id)),
+        (None, Ok(id)) => Err(not_visible(&id)),
     }
-}
-
-/// What was just made and does not show yet is not gone: a look later tells.
-fn not_visible(call: &str, id: &str) -> ProviderError {
-    ProviderError::new(ErrorKind::Transient, format!("ec2 {call}"), format!("{id} is not visible yet"))
 }
 
 fn same_content(image: ports::Image, hash: &str) -> Result<ports::Image, ProviderError> {
@@ -439,40 +645,4 @@ fn same_content(image: ports::Image, hash: &str) -> Result<ports::Image, Provide
         format!("the name {} is taken by {}, which has other content", image.name, image.id),
     )
     .help("choose another `name_prefix`, or deregister that AMI if nothing uses it"))
-}
-
-async fn wait_completed(id: &str, cx: &ApplyContext<'_>) -> Result<(), ProviderError> {
-    loop {
-        let state = cx.ec2().snapshot(id).await?.map(|snapshot| snapshot.state);
-        match state.as_deref() {
-            Some("completed") => return Ok(()),
-            Some("pending") => cx.sleep(POLL).await?,
-            other => {
-                return Err(ProviderError::new(
-                    ErrorKind::Transient,
-                    "ec2 DescribeSnapshots",
-                    format!("the snapshot {id} is {}", other.unwrap_or("gone")),
-                ));
-            }
-        }
-    }
-}
-
-async fn wait_available(image: ports::Image, cx: &ApplyContext<'_>) -> Result<ports::Image, ProviderError> {
-    let mut image = image;
-    while image.state == "pending" {
-        cx.progress(&format!("waiting for {}", image.id));
-        cx.sleep(POLL).await?;
-        image = cx.ec2().image_named(&image.name).await?.ok_or_else(|| {
-            ProviderError::permanent(
-                "ec2 DescribeImages",
-                format!("{} is gone while it was registered", image.id),
-            )
-        })?;
-    }
-    if image.state == "available" {
-        return Ok(image);
-    }
-    Err(ProviderError::permanent("ec2 DescribeImages", format!("{} is {}", image.id, image.state))
-        .help("deregister it and run again"))
 }

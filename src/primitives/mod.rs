@@ -10,8 +10,12 @@ pub mod primitive;
 pub mod schema;
 
 mod build_image;
+mod find_ami;
 mod import_ami;
 mod mount_volume;
+mod placement;
+mod prune_amis;
+mod snapshot;
 mod sync_memory;
 mod tofu_apply;
 
@@ -32,6 +36,8 @@ static ALL: LazyLock<Registry> = LazyLock::new(|| {
     Registry(IndexMap::from_iter([
         Registered::entry(build_image::BuildImage),
         Registered::entry(import_ami::ImportAmi),
+        Registered::entry(find_ami::FindAmi),
+        Registered::entry(prune_amis::PruneAmis),
         Registered::entry(tofu_apply::TofuApply),
         Registered::entry(mount_volume::MountVolume),
         Registered::entry(sync_memory::SyncMemory),

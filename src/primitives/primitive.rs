@@ -68,6 +68,20 @@ pub trait Primitive: Send + Sync + 'static {
     /// The observation. It is saved with the plan and shown by `clawd show`.
     type Seen: DeserializeOwned + Serialize + Send + Sync;
 
+    /// Whether a step with these arguments may call an action of `IAM`. The least policy of a plan leaves out the rest.
+    #[must_use]
+    fn needs(args: &Partial<'_, Self::Args>, action: &str) -> bool {
+        let _ = (args, action);
+        true
+    }
+
+    /// The ARN, or pattern of ARNs, that an action of `IAM` is called on.
+    #[must_use]
+    fn resource(args: &Partial<'_, Self::Args>, action: &str, scope: Scope<'_>) -> String {
+        let _ = (args, action, scope);
+        "*".to_owned()
+    }
+
     /// Looks at the world through reading ports. Must not change anything managed, and must not read a
     /// failed look-up as "absent".
     fn observe(
@@ -121,6 +135,9 @@ impl StepError {
 
 /// A primitive over values.
 pub trait ErasedPrimitive: Send + Sync {
+    /// The actions that a step with these arguments may call, each with the ARN it calls it on.
+    fn permissions(&self, args: &Value, scope: Scope<'_>) -> Vec<(&'static str, String)>;
+
     /// Observes and decides. Returns the observation and the decision.
     fn survey<'a>(
         &'a self,
@@ -145,6 +162,12 @@ fn defect<P: Primitive>(what: &str, error: &impl fmt::Display) -> ProviderError 
 }
 
 impl<P: Primitive> ErasedPrimitive for Erased<P> {
+    fn permissions(&self, args: &Value, scope: Scope<'_>) -> Vec<(&'static str, String)> {
+        let args = Partial::new(args);
+        let needed = P::IAM.iter().filter(|action| P::needs(&args, action));
+        needed.map(|action| (*action, P::resource(&args, action, scope))).collect()
+    }
+
     fn survey<'a>(
         &'a self,
         args: &'a Value,

@@ -4,9 +4,13 @@
 //! `cli` chooses adapters. Nothing here knows plans, steps or scripts: a port speaks of images, volumes and
 //! hosts.
 
+pub mod absent;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod error;
 pub mod model;
 pub mod ports;
+pub mod process;
 pub mod sim;
 
 pub use error::{ErrorKind, ProviderError};

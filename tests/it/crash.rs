@@ -53,6 +53,10 @@ impl Journal for Dying {
     fn append(&self, record: &Record) -> Result<(), ProviderError> {
         if self.lives() || !self.before { self.inner.append(record) } else { Ok(()) }
     }
+
+    fn parts(&self, of: &str) -> Vec<String> {
+        self.inner.parts(of)
+    }
 }
 
 /// One process's life: plans, applies, dies at the n-th record. Returns whether it came to its end.

@@ -5,6 +5,7 @@
 mod bad_input;
 mod budget;
 mod commands;
+mod contract;
 mod conventions;
 mod crash;
 mod layers;

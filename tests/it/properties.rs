@@ -27,6 +27,10 @@ impl Journal for NoJournal {
     fn append(&self, _: &Record) -> Result<(), ProviderError> {
         Ok(())
     }
+
+    fn parts(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A script of images and AMIs: each AMI takes an earlier image, and steps wait for earlier ones.

@@ -24,6 +24,10 @@ impl Journal for Broken {
     fn append(&self, _: &Record) -> Result<(), ProviderError> {
         Ok(())
     }
+
+    fn parts(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! The simulator refuses what EC2 refuses, and injects failures by seed.
 
-use clawd::providers::ports::{ImageRequest, SnapshotRequest, Tags, VolumeRequest, VolumeShape};
+use clawd::providers::ports::{Tags, VolumeRequest, VolumeShape};
 use clawd::providers::sim::{Faults, Settings};
 use clawd::providers::{ErrorKind, Providers};
-use clawd::units::{Bytes, GiB};
+use clawd::units::GiB;
 use clawd::value::{Map, Value};
 
+use crate::contract::{self, World};
 use crate::support::{Project, simulator};
 
 fn volume(zone: &str) -> VolumeRequest {
@@ -17,31 +18,6 @@ fn volume(zone: &str) -> VolumeRequest {
         throughput: None,
         kms_key: None,
         snapshot: None,
-        tags: Tags::new(),
-    }
-}
-
-fn snapshot() -> SnapshotRequest {
-    SnapshotRequest {
-        path: "/x".into(),
-        sha256: "ab".into(),
-        size: Bytes(1 << 30),
-        method: "ebs_direct".into(),
-        kms_key: None,
-        tags: Tags::new(),
-    }
-}
-
-fn image(snapshot_id: String) -> ImageRequest {
-    ImageRequest {
-        name: "an-image".into(),
-        description: String::new(),
-        snapshot_id,
-        architecture: "x86_64".into(),
-        boot_mode: "uefi".into(),
-        root_device: "/dev/xvda".into(),
-        volume_type: "gp3".into(),
-        size: GiB(1),
         tags: Tags::new(),
     }
 }
@@ -84,17 +60,17 @@ async fn a_token_answers_with_what_it_made_and_refuses_other_parameters() {
 }
 
 #[tokio::test]
-async fn an_ami_name_is_unique_and_its_snapshot_complete() {
+async fn the_contract_of_images_and_uploads_holds() {
     let project = Project::new();
     let providers = simulator(project.path(), Settings::default());
-    let ec2 = &providers.ec2;
-    let id = ec2.import_snapshot("token", &snapshot()).await.unwrap();
-    let early = ec2.register_image(&image(id.clone())).await.unwrap_err();
-    assert!(early.message.starts_with("InvalidSnapshot"), "{early}");
-    wait(&providers).await;
-    ec2.register_image(&image(id.clone())).await.unwrap();
-    let again = ec2.register_image(&image(id)).await.unwrap_err();
-    assert!(again.message.starts_with("InvalidAMIName.Duplicate"), "{again}");
+    let world = World {
+        ec2: providers.ec2,
+        upload: providers.upload,
+        clock: Some(providers.clock),
+        fleet: "contract".into(),
+        bucket: "any".into(),
+    };
+    contract::holds(&world, project.path()).await;
 }
 
 #[tokio::test]

@@ -1,29 +1,65 @@
-//! Simulated EC2: images, snapshots, volumes, instances. Refuses what EC2 refuses, with EC2's error codes in
-//! the message: a duplicate AMI name, a volume attached elsewhere, another zone, a token with other
-//! parameters.
+//! Simulated EC2 of one region: volumes and instances here, images and snapshots in `images`. Refuses what EC2
+//! refuses, with EC2's error codes in the message: a duplicate AMI name, a volume attached elsewhere, another zone,
+//! a token with other parameters.
+//!
+//! Regions share one world. Images and snapshots are kept apart by region; instances and volumes are in the home
+//! region, other regions have none.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::Sim;
-use super::world::{Draft, Record, Tables};
+use super::images::{image_at, no_image, snapshot_at};
+use super::tables::{Draft, Record, Tables};
+use super::{HOME_REGION, Sim};
 use crate::plan::digest::sha256_hex;
-use crate::providers::error::{ErrorKind, ProviderError};
+use crate::providers::error::ProviderError;
 use crate::providers::ports::{
-    Answer, Ec2, Ec2Read, Image, ImageRequest, Instance, Owned, Snapshot, SnapshotRequest, TAG_FLEET,
-    TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
+    Answer, Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Owned, Snapshot, TAG_FLEET,
+    TAG_HOST, TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
 };
 use crate::units::{GiB, Seconds};
 
-/// How long things take.
-const SNAPSHOT_READY: Seconds = Seconds(45);
-const IMAGE_READY: Seconds = Seconds(30);
+/// How long a volume takes.
 const VOLUME_READY: Seconds = Seconds(8);
 
-/// An AMI that is always there, as public images are.
+/// An AMI that is always there, as public images are. It can be launched from; it is in no table.
 pub(super) const PUBLIC_AMI: &str = "ami-0123456789abcdef0";
 
-fn refuse(operation: &'static str, message: String) -> ProviderError {
+/// EC2 of one region.
+pub(super) struct Ec2Sim {
+    pub(super) sim: Arc<Sim>,
+    /// As records have it: empty for the home region.
+    pub(super) region: String,
+}
+
+impl Ec2Sim {
+    /// EC2 of a region, by its name.
+    pub(super) fn of(sim: &Arc<Sim>, region: &str) -> Self {
+        let region = if region == HOME_REGION { "" } else { region };
+        Self { sim: Arc::clone(sim), region: region.to_owned() }
+    }
+
+    /// Whether a record is in this region.
+    fn holds(&self, record: &Record) -> bool {
+        record.region() == self.region
+    }
+
+    /// A record of this region.
+    pub(super) fn find<'a>(&self, tables: &'a Tables, table: &'static str, id: &str) -> Option<&'a Record> {
+        tables.get(table, id).filter(|record| self.holds(record))
+    }
+
+    /// The records of this region that may carry all these tags; the caller filters.
+    fn tagged<'a>(&self, tables: &'a Tables, table: &'static str, tags: &[(&str, &str)]) -> Vec<&'a Record> {
+        let mut found = tables.tagged(table, tags);
+        found.retain(|record| self.holds(record));
+        found
+    }
+}
+
+pub(super) fn refuse(operation: &'static str, message: String) -> ProviderError {
     ProviderError::permanent(operation, message)
 }
 
@@ -63,22 +99,6 @@ pub(super) fn volume_at(tables: &Tables, record: &Record, now: i64) -> Option<Vo
     Some(volume)
 }
 
-fn image_at(record: &Record, now: i64) -> Option<Image> {
-    let Record::Image { row, ready_at } = record else {
-        return None;
-    };
-    let state = if now < *ready_at { "pending" } else { "available" };
-    Some(Image { state: state.to_owned(), ..row.clone() })
-}
-
-fn snapshot_at(record: &Record, now: i64) -> Option<Snapshot> {
-    let Record::Snapshot { row, ready_at } = record else {
-        return None;
-    };
-    let state = if now < *ready_at { "pending" } else { "completed" };
-    Some(Snapshot { state: state.to_owned(), ..row.clone() })
-}
-
 fn carries(tags: &Tags, wanted: &[(&str, &str)]) -> bool {
     wanted.iter().all(|(key, value)| tags.get(*key).is_some_and(|tag| tag == value))
 }
@@ -109,13 +129,12 @@ pub(super) fn under_token(
 }
 
 #[async_trait]
-impl Ec2Read for Sim {
+impl Ec2Read for Ec2Sim {
     async fn images(&self, tags: &[(&str, &str)]) -> Answer<Vec<Image>> {
-        self.faults.read("ec2 DescribeImages")?;
-        let now = self.now();
-        Ok(self.world.read(|tables| {
-            let found = tables.tagged("image", tags);
-            found
+        self.sim.faults.read("ec2 DescribeImages")?;
+        let now = self.sim.now();
+        Ok(self.sim.world.read(|tables| {
+            self.tagged(tables, "image", tags)
                 .into_iter()
                 .filter_map(|record| image_at(record, now))
                 .filter(|image| carries(&image.tags, tags))
@@ -124,44 +143,109 @@ impl Ec2Read for Sim {
     }
 
     async fn image_named(&self, name: &str) -> Answer<Option<Image>> {
-        self.faults.read("ec2 DescribeImages")?;
-        let now = self.now();
-        Ok(self.world.read(|tables| tables.image_named(name).and_then(|record| image_at(record, now))))
+        self.sim.faults.read("ec2 DescribeImages")?;
+        let now = self.sim.now();
+        Ok(self
+            .sim
+            .world
+            .read(|tables| tables.image_named(&self.region, name).and_then(|record| image_at(record, now))))
+    }
+
+    async fn image(&self, id: &str) -> Answer<Option<Image>> {
+        self.sim.faults.read("ec2 DescribeImages")?;
+        let now = self.sim.now();
+        Ok(self
+            .sim
+            .world
+            .read(|tables| self.find(tables, "image", id).and_then(|record| image_at(record, now))))
+    }
+
+    async fn launch_permissions(&self, image: &str) -> Answer<Vec<String>> {
+        const OPERATION: &str = "ec2 DescribeImageAttribute";
+        self.sim.faults.read(OPERATION)?;
+        let found = self.sim.world.read(|tables| match self.find(tables, "image", image) {
+            Some(Record::Image { launch, .. }) => Some(launch.iter().cloned().collect::<Vec<_>>()),
+            _ => None,
+        });
+        found.ok_or_else(|| no_image(OPERATION, image))
+    }
+
+    async fn image_uses(&self) -> Answer<Vec<ImageUse>> {
+        self.sim.faults.read("ec2 DescribeInstances")?;
+        let now = self.sim.now();
+        Ok(self.sim.world.read(|tables| {
+            tables
+                .table("instance")
+                .filter(|record| self.holds(record))
+                .filter_map(|record| instance_at(record, now))
+                .filter(|instance| instance.state != "terminated")
+                .map(|Instance { id, image_id, tags, .. }| {
+                    let host = tags.get(TAG_HOST).cloned();
+                    ImageUse { image_id, by: id, host }
+                })
+                .collect()
+        }))
     }
 
     async fn snapshot(&self, id: &str) -> Answer<Option<Snapshot>> {
-        self.faults.read("ec2 DescribeSnapshots")?;
-        let now = self.now();
-        Ok(self.world.read(|tables| tables.get("snapshot", id).and_then(|record| snapshot_at(record, now))))
+        self.sim.faults.read("ec2 DescribeSnapshots")?;
+        let now = self.sim.now();
+        Ok(self
+            .sim
+            .world
+            .read(|tables| self.find(tables, "snapshot", id).and_then(|record| snapshot_at(record, now))))
+    }
+
+    async fn snapshots(&self, tags: &[(&str, &str)]) -> Answer<Vec<Snapshot>> {
+        self.sim.faults.read("ec2 DescribeSnapshots")?;
+        let now = self.sim.now();
+        Ok(self.sim.world.read(|tables| {
+            self.tagged(tables, "snapshot", tags)
+                .into_iter()
+                .filter_map(|record| snapshot_at(record, now))
+                .filter(|snapshot| carries(&snapshot.tags, tags))
+                .collect()
+        }))
+    }
+
+    async fn default_key(&self) -> Answer<Option<String>> {
+        self.sim.faults.read("ec2 GetEbsEncryptionByDefault")?;
+        Ok(None)
     }
 
     async fn volumes(&self, tags: &[(&str, &str)]) -> Answer<Vec<Volume>> {
-        self.faults.read("ec2 DescribeVolumes")?;
-        let now = self.now();
-        Ok(self.world.read(|tables| {
-            let found = tables.tagged("volume", tags);
-            let at = |record| volume_at(tables, record, now).filter(|volume| carries(&volume.tags, tags));
-            found.into_iter().filter_map(at).collect()
+        self.sim.faults.read("ec2 DescribeVolumes")?;
+        let now = self.sim.now();
+        Ok(self.sim.world.read(|tables| {
+            self.tagged(tables, "volume", tags)
+                .into_iter()
+                .filter_map(|record| volume_at(tables, record, now))
+                .filter(|volume| carries(&volume.tags, tags))
+                .collect()
         }))
     }
 
     async fn volume(&self, id: &str) -> Answer<Option<Volume>> {
-        self.faults.read("ec2 DescribeVolumes")?;
-        let now = self.now();
+        self.sim.faults.read("ec2 DescribeVolumes")?;
+        let now = self.sim.now();
         Ok(self
+            .sim
             .world
-            .read(|tables| tables.get("volume", id).and_then(|record| volume_at(tables, record, now))))
+            .read(|tables| self.find(tables, "volume", id).and_then(|record| volume_at(tables, record, now))))
     }
 
     async fn instance(&self, id: &str) -> Answer<Option<Instance>> {
-        self.faults.read("ec2 DescribeInstances")?;
-        let now = self.now();
-        Ok(self.world.read(|tables| tables.get("instance", id).and_then(|record| instance_at(record, now))))
+        self.sim.faults.read("ec2 DescribeInstances")?;
+        let now = self.sim.now();
+        Ok(self
+            .sim
+            .world
+            .read(|tables| self.find(tables, "instance", id).and_then(|record| instance_at(record, now))))
     }
 
     async fn owned(&self, fleet: &str) -> Answer<Vec<Owned>> {
-        self.faults.read("ec2 DescribeTags")?;
-        Ok(self.world.read(|tables| {
+        self.sim.faults.read("ec2 DescribeTags")?;
+        Ok(self.sim.world.read(|tables| {
             let owned = |kind: &str, id: &str, tags: &Tags, size: Option<GiB>, created: i64| {
                 carries(tags, &[(TAG_FLEET, fleet)]).then(|| Owned {
                     kind: kind.to_owned(),
@@ -184,87 +268,55 @@ impl Ec2Read for Sim {
             ["image", "snapshot", "volume"]
                 .into_iter()
                 .flat_map(|table| tables.table(table))
+                .filter(|record| self.holds(record))
                 .filter_map(of)
                 .collect()
         }))
     }
+
+    fn read_in(&self, region: &str) -> Arc<dyn Ec2Read> {
+        Arc::new(Self::of(&self.sim, region))
+    }
 }
 
 #[async_trait]
-impl Ec2 for Sim {
-    async fn import_snapshot(&self, token: &str, request: &SnapshotRequest) -> Answer<String> {
-        self.faults.write("ec2 ImportSnapshot", || {
-            self.world.commit(self.now(), |draft| {
-                under_token(draft, "ec2 ImportSnapshot", token, request, |draft| {
-                    let id = draft.fresh_id("snap");
-                    draft.put(Record::Snapshot {
-                        row: Snapshot {
-                            id: id.clone(),
-                            state: "pending".to_owned(),
-                            size: GiB::holding(request.size),
-                            tags: request.tags.clone(),
-                            created: self.now(),
-                        },
-                        ready_at: self.ready_after(SNAPSHOT_READY),
-                    });
-                    Ok(id)
-                })
-            })
+impl Ec2 for Ec2Sim {
+    async fn register_image(&self, request: &ImageRequest) -> Answer<String> {
+        self.register(request)
+    }
+
+    async fn copy_image(&self, token: &str, request: &ImageCopy) -> Answer<String> {
+        self.copy(token, request)
+    }
+
+    async fn set_launch_permissions(&self, image: &str, add: &[String], remove: &[String]) -> Answer<()> {
+        self.change_image("ec2 ModifyImageAttribute", image, |_, launch| {
+            launch.extend(add.iter().cloned());
+            launch.retain(|account| !remove.contains(account));
         })
     }
 
-    async fn register_image(&self, request: &ImageRequest) -> Answer<String> {
-        const OPERATION: &str = "ec2 RegisterImage";
-        let now = self.now();
-        self.faults.write(OPERATION, || {
-            self.world.commit(now, |draft| {
-                let taken = draft.tables().image_named(&request.name).is_some();
-                if taken {
-                    return Err(refuse(
-                        OPERATION,
-                        format!("InvalidAMIName.Duplicate: the name {} is in use", request.name),
-                    ));
-                }
-                let snapshot = draft
-                    .tables()
-                    .get("snapshot", &request.snapshot_id)
-                    .and_then(|record| snapshot_at(record, now));
-                match snapshot.map(|snapshot| snapshot.state) {
-                    Some(state) if state == "completed" => {}
-                    Some(state) => {
-                        return Err(refuse(
-                            OPERATION,
-                            format!("InvalidSnapshot: {} is {state}", request.snapshot_id),
-                        ));
-                    }
-                    None => {
-                        return Err(refuse(
-                            OPERATION,
-                            format!("InvalidSnapshot.NotFound: {}", request.snapshot_id),
-                        ));
-                    }
-                }
-                let id = draft.fresh_id("ami");
-                draft.put(Record::Image {
-                    row: Image {
-                        id: id.clone(),
-                        name: request.name.clone(),
-                        state: "pending".to_owned(),
-                        snapshot_id: request.snapshot_id.clone(),
-                        tags: request.tags.clone(),
-                        created: now,
-                    },
-                    ready_at: self.ready_after(IMAGE_READY),
-                });
-                Ok(id)
-            })
-        })
+    async fn deprecate_image(&self, image: &str, at: i64) -> Answer<()> {
+        self.deprecate(image, at)
+    }
+
+    async fn deregister_image(&self, image: &str) -> Answer<()> {
+        self.deregister(image)
+    }
+
+    async fn delete_snapshot(&self, snapshot: &str) -> Answer<()> {
+        self.drop_snapshot(snapshot)
     }
 
     async fn create_volume(&self, token: &str, request: &VolumeRequest) -> Answer<String> {
-        self.faults.write("ec2 CreateVolume", || {
-            self.world.commit(self.now(), |draft| {
-                under_token(draft, "ec2 CreateVolume", token, request, |draft| {
+        const OPERATION: &str = "ec2 CreateVolume";
+        if !self.region.is_empty() {
+            let message = format!("UnsupportedOperation: simulated volumes are in {HOME_REGION} only");
+            return Err(refuse(OPERATION, message));
+        }
+        self.sim.faults.write(OPERATION, || {
+            self.sim.world.commit(self.sim.now(), |draft| {
+                under_token(draft, OPERATION, token, request, |draft| {
                     let id = draft.fresh_id("vol");
                     draft.put(Record::Volume {
                         row: Volume {
@@ -277,9 +329,9 @@ impl Ec2 for Sim {
                             state: "creating".to_owned(),
                             attached_to: None,
                             tags: request.tags.clone(),
-                            created: self.now(),
+                            created: self.sim.now(),
                         },
-                        ready_at: self.ready_after(VOLUME_READY),
+                        ready_at: self.sim.ready_after(VOLUME_READY),
                         content: None,
                     });
                     Ok(id)
@@ -290,17 +342,17 @@ impl Ec2 for Sim {
 
     async fn attach_volume(&self, volume: &str, instance: &str) -> Answer<()> {
         const OPERATION: &str = "ec2 AttachVolume";
-        let now = self.now();
-        self.faults.write(OPERATION, || {
-            self.world.commit(now, |draft| {
+        let now = self.sim.now();
+        self.sim.faults.write(OPERATION, || {
+            self.sim.world.commit(now, |draft| {
                 let tables = draft.tables();
-                let record = tables
-                    .get("volume", volume)
+                let record = self
+                    .find(tables, "volume", volume)
                     .ok_or_else(|| refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}")))?;
                 let there = volume_at(tables, record, now)
                     .ok_or_else(|| refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}")))?;
-                let host = tables
-                    .get("instance", instance)
+                let host = self
+                    .find(tables, "instance", instance)
                     .and_then(|record| instance_at(record, now))
                     .ok_or_else(|| refuse(OPERATION, format!("InvalidInstanceID.NotFound: {instance}")))?;
                 match (there.attached_to.as_deref(), there.state.as_str()) {
@@ -338,35 +390,47 @@ impl Ec2 for Sim {
     async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()> {
         const OPERATION: &str = "ec2 ModifyVolume";
         let VolumeShape { size, kind, iops, throughput } = wanted.clone();
-        self.faults.write(OPERATION, || {
-            self.world.commit(self.now(), |draft| match draft.tables().get("volume", volume).cloned() {
-                Some(Record::Volume { row, .. }) if row.size > size => {
-                    let message =
-                        format!("InvalidParameterValue: {volume} has {}, {size} is smaller", row.size);
-                    Err(refuse(OPERATION, message))
+        self.sim.faults.write(OPERATION, || {
+            self.sim.world.commit(self.sim.now(), |draft| {
+                match self.find(draft.tables(), "volume", volume).cloned() {
+                    Some(Record::Volume { row, .. }) if row.size > size => {
+                        let message =
+                            format!("InvalidParameterValue: {volume} has {}, {size} is smaller", row.size);
+                        Err(refuse(OPERATION, message))
+                    }
+                    Some(Record::Volume { row, ready_at, content }) => {
+                        let (iops, throughput) = (iops.or(row.iops), throughput.or(row.throughput));
+                        let row = Volume { size, kind, iops, throughput, ..row };
+                        draft.put(Record::Volume { row, ready_at, content });
+                        Ok(())
+                    }
+                    _ => Err(refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}"))),
                 }
-                Some(Record::Volume { row, ready_at, content }) => {
-                    let (iops, throughput) = (iops.or(row.iops), throughput.or(row.throughput));
-                    let row = Volume { size, kind, iops, throughput, ..row };
-                    draft.put(Record::Volume { row, ready_at, content });
-                    Ok(())
-                }
-                _ => Err(refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}"))),
             })
         })
     }
 
     async fn tag(&self, id: &str, tags: &Tags) -> Answer<()> {
         const OPERATION: &str = "ec2 CreateTags";
-        self.faults.write(OPERATION, || {
-            self.world.commit(self.now(), |draft| match draft.tables().get("volume", id).cloned() {
-                Some(Record::Volume { mut row, ready_at, content }) => {
-                    row.tags.extend(tags.clone());
-                    draft.put(Record::Volume { row, ready_at, content });
-                    Ok(())
+        self.sim.faults.write(OPERATION, || {
+            self.sim.world.commit(self.sim.now(), |draft| {
+                let tables = draft.tables();
+                let found = ["volume", "image", "snapshot"]
+                    .into_iter()
+                    .find_map(|table| self.find(tables, table, id));
+                let Some(mut record) = found.cloned() else {
+                    return Err(refuse(OPERATION, format!("InvalidID: {id}")));
+                };
+                if let Some(own) = record.tags_mut() {
+                    own.extend(tags.clone());
                 }
-                _ => Err(ProviderError::new(ErrorKind::Permanent, OPERATION, format!("InvalidID: {id}"))),
+                draft.put(record);
+                Ok(())
             })
         })
+    }
+
+    fn in_region(&self, region: &str) -> Arc<dyn Ec2> {
+        Arc::new(Self::of(&self.sim, region))
     }
 }

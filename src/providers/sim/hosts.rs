@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use super::Sim;
 use super::ec2::{instance_at, volume_at};
-use super::world::{Content, Draft, Record};
+use super::tables::{Content, Draft, Record};
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{
     Answer, Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest,

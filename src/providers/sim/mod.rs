@@ -9,8 +9,11 @@
 mod ec2;
 mod faults;
 mod hosts;
+mod images;
 mod nix;
+mod tables;
 mod tofu;
+mod upload;
 mod world;
 
 use std::collections::HashMap;
@@ -28,6 +31,10 @@ use crate::units::Seconds;
 pub use faults::Faults;
 pub use world::World;
 
+/// The region that a simulated world's instances, volumes and uploads are in; other regions have images and their
+/// snapshots only.
+pub const HOME_REGION: &str = "eu-central-1";
+
 /// How a simulated world behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Settings {
@@ -37,7 +44,7 @@ pub struct Settings {
     pub time_scale: f64,
 }
 
-/// The simulator's adapters over one world.
+/// The simulator's adapters over one world; `Ec2Sim` adds the region.
 pub(crate) struct Sim {
     root: PathBuf,
     world: World,
@@ -77,7 +84,8 @@ pub fn providers(
     let sim = Arc::new(Sim { root, world, model, settings, now_ms, faults, flakes: Mutex::default() });
     Ok(Providers {
         nix: Arc::clone(&sim) as Arc<_>,
-        ec2: Arc::clone(&sim) as Arc<_>,
+        ec2: Arc::new(ec2::Ec2Sim::of(&sim, HOME_REGION)),
+        upload: Arc::clone(&sim) as Arc<_>,
         tofu: Arc::clone(&sim) as Arc<_>,
         hosts: Arc::clone(&sim) as Arc<_>,
         clock: sim,

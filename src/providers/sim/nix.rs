@@ -7,10 +7,13 @@ use std::sync::{Arc, PoisonError};
 use async_trait::async_trait;
 
 use super::Sim;
-use super::world::Record;
+use super::tables::Record;
+use crate::image::info::architecture;
 use crate::plan::digest::sha256_hex;
 use crate::providers::error::ProviderError;
-use crate::providers::ports::{Answer, BuiltImage, Clock as _, Derivation, ImageSource, Nix, NixRead};
+use crate::providers::ports::{
+    Answer, BuiltImage, Clock as _, Derivation, ImageSource, Nix, NixRead, Watch, Work,
+};
 use crate::units::{Bytes, Seconds};
 
 /// How long a build takes.
@@ -21,6 +24,19 @@ const SIZE: Bytes = Bytes(3 << 30);
 
 /// The files of a flake that make another image when they change.
 const FLAKE_FILES: [&str; 2] = ["flake.nix", "flake.lock"];
+
+/// The format a built image has: the one that the attribute's name speaks of, so that each can be rehearsed. The
+/// hash in a store path has hex digits only, which none of the words is made of.
+fn format_of(store_path: &str) -> &'static str {
+    let spoken_of = |format: &&'static str| store_path.contains(*format);
+    ["qcow2", "vhd", "vmdk"].into_iter().find(spoken_of).unwrap_or("raw")
+}
+
+/// The name in a derivation's path, without hash and ending.
+fn name(drv_path: &str) -> &str {
+    let file = drv_path.rsplit('/').next().unwrap_or(drv_path).trim_end_matches(".drv");
+    file.split_once('-').map_or(file, |(_, name)| name)
+}
 
 impl Sim {
     /// The content of a flake's files, read once per look at the world.
@@ -49,17 +65,13 @@ impl NixRead for Sim {
             )
             .help("name the image's attribute, like `.#clawdinator-image`"));
         }
-        let architecture = match source.system.split_once('-') {
-            Some(("x86_64", "linux")) => "x86_64",
-            Some(("aarch64", "linux")) => "arm64",
-            _ => {
-                return Err(ProviderError::permanent(
-                    "nix eval",
-                    format!("`{}` is not a system images are built for", source.system),
-                )
-                .help("x86_64-linux and aarch64-linux are"));
-            }
-        };
+        let architecture = architecture(source.system).ok_or_else(|| {
+            ProviderError::permanent(
+                "nix eval",
+                format!("`{}` is not a system images are built for", source.system),
+            )
+            .help("x86_64-linux and aarch64-linux are")
+        })?;
         let mut identity = serde_json::to_vec(source)
             .map_err(|error| ProviderError::permanent("nix eval", error.to_string()))?;
         identity.extend_from_slice(&self.flake_files(dir));
@@ -68,7 +80,9 @@ impl NixRead for Sim {
             drv_path: format!("/nix/store/{}-{attribute}.drv", &hash[32..]),
             store_path: format!("/nix/store/{}-{attribute}", &hash[..32]),
             architecture: architecture.to_owned(),
-            boot_mode: "uefi".to_owned(),
+            revision: None,
+            dirty: false,
+            features: Vec::new(),
         })
     }
 
@@ -78,19 +92,29 @@ impl NixRead for Sim {
             _ => None,
         }))
     }
+
+    async fn work(&self, _: &Derivation) -> Answer<Work> {
+        Ok(Work { build: 1, fetch: 0, hindrance: None })
+    }
 }
 
 #[async_trait]
 impl Nix for Sim {
-    async fn realise(&self, derivation: &Derivation) -> Answer<BuiltImage> {
+    async fn realise(&self, derivation: &Derivation, watch: &dyn Watch) -> Answer<BuiltImage> {
         if let Some(built) = self.built(derivation).await? {
             return Ok(built);
         }
+        watch.progress(&format!("building {}", name(&derivation.drv_path)));
         self.sleep(BUILD.duration()).await;
+        let format = format_of(&derivation.store_path);
+        let ending = if format == "raw" { "img" } else { format };
         let built = BuiltImage {
-            path: format!("{}/nixos.img", derivation.store_path),
+            path: format!("{}/nixos.{ending}", derivation.store_path),
             size: SIZE,
             sha256: sha256_hex(derivation.store_path.as_bytes()),
+            format: format.to_owned(),
+            architecture: Some(derivation.architecture.clone()),
+            boot_mode: None,
         };
         self.faults.write("nix build", || {
             self.world.commit(Sim::now(self), |draft| {

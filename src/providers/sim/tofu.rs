@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::Sim;
 use super::ec2::PUBLIC_AMI;
-use super::world::{Draft, Record, Stack};
+use super::tables::{Draft, Record, Stack};
 use crate::providers::error::ProviderError;
 use crate::providers::model::ModelError;
 use crate::providers::ports::{
@@ -217,7 +217,9 @@ impl Sim {
             })
         };
         let (ami, zone) = (text("ami")?, text("availability_zone")?);
-        if ami != PUBLIC_AMI && draft.tables().get("image", &ami).is_none() {
+        // Instances run in the home region: an image of another one is not found.
+        let image = draft.tables().get("image", &ami).filter(|record| record.region().is_empty());
+        if ami != PUBLIC_AMI && image.is_none() {
             return Err(ProviderError::permanent(OPERATION, format!("InvalidAMIID.NotFound: {ami}")));
         }
         let tags: Tags = attributes

@@ -1,0 +1,248 @@
+//! Adapters that run programs of this machine: nix. And what is on its disk: image files.
+//!
+//! A program is started with a list of arguments, never through a shell; its environment is what is on a list, nothing
+//! else. It runs in a process group of its own, so that Ctrl-C reaches clawd alone, and the whole group ends with the future
+//! that waits for it. Output is data: it is stripped of control sequences before anybody prints it.
+
+#![allow(clippy::disallowed_methods)] // this is where it is done
+
+mod clock;
+pub(crate) mod disk;
+mod nix;
+mod progress;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::error::ProviderError;
+use super::ports::{Answer, Clock, Nix};
+
+/// Nix on this machine.
+#[must_use]
+pub fn nix(place: Workplace) -> Arc<dyn Nix> {
+    Arc::new(nix::NixProcess::new(place))
+}
+
+/// The system's clock.
+#[must_use]
+pub fn clock() -> Arc<dyn Clock> {
+    Arc::new(clock::SystemClock)
+}
+
+/// The environment of clawd itself, as `cli` read it.
+pub type Environment = Vec<(OsString, OsString)>;
+
+/// How long a group is given to end before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A program to run.
+pub(super) struct Tool<'a> {
+    pub(super) program: &'a str,
+    pub(super) dir: &'a Path,
+    pub(super) environment: &'a Environment,
+    /// Which variables it may see.
+    pub(super) allowed: &'a [&'a str],
+}
+
+/// What a program said.
+pub(super) struct Said {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl Tool<'_> {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.program);
+        command
+            .args(args)
+            .current_dir(self.dir)
+            .env_clear()
+            .envs(
+                self.environment
+                    .iter()
+                    .filter(|(name, _)| name.to_str().is_some_and(|name| self.allowed.contains(&name)))
+                    .map(|(name, value)| (name, value)),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        command
+    }
+
+    fn start(&self, args: &[&str]) -> Answer<Group> {
+        match self.command(args).spawn() {
+            Ok(child) => Ok(Group(child)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(ProviderError::permanent(self.program, format!("there is no `{}` on PATH", self.program))
+                    .help(
+                        "install nix 2.8 or newer; Debian has it as `nix-bin`, others at nixos.org/download",
+                    ))
+            }
+            Err(error) => Err(ProviderError::permanent(self.program, format!("cannot be started: {error}"))),
+        }
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn run(&self, args: &[&str]) -> Answer<Said> {
+        let mut group = self.start(args)?;
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let stdout = group.0.stdout.take();
+        let stderr = group.0.stderr.take();
+        let read_out = async {
+            if let Some(mut stdout) = stdout {
+                stdout.read_to_end(&mut out).await?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let read_err = async {
+            if let Some(mut stderr) = stderr {
+                stderr.read_to_end(&mut err).await?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let broken = |error: std::io::Error| {
+            ProviderError::permanent(self.program, format!("its output broke off: {error}"))
+        };
+        tokio::try_join!(read_out, read_err).map_err(broken)?;
+        let status = group.0.wait().await.map_err(broken)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Said { status, stdout: text(&out), stderr: text(&err) })
+    }
+
+    /// Runs it to its end, with each line of its standard error told as it comes.
+    pub(super) async fn follow(
+        &self,
+        args: &[&str],
+        mut line: impl FnMut(&str) + Send,
+    ) -> Answer<ExitStatus> {
+        let mut group = self.start(args)?;
+        let broken = |error: std::io::Error| {
+            ProviderError::permanent(self.program, format!("its output broke off: {error}"))
+        };
+        let stdout = group.0.stdout.take();
+        let drain = async {
+            let mut rest = Vec::new();
+            if let Some(mut stdout) = stdout {
+                stdout.read_to_end(&mut rest).await?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        let stderr = group.0.stderr.take();
+        let follow = async {
+            let Some(stderr) = stderr else { return Ok(()) };
+            let mut lines = BufReader::new(stderr);
+            let mut bytes = Vec::new();
+            while lines.read_until(b'\n', &mut bytes).await? > 0 {
+                line(String::from_utf8_lossy(&bytes).trim_end());
+                bytes.clear();
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        tokio::try_join!(drain, follow).map_err(broken)?;
+        group.0.wait().await.map_err(broken)
+    }
+}
+
+/// A child and all that it started.
+struct Group(Child);
+
+impl Drop for Group {
+    /// Ends the whole group when nobody waits for it any more.
+    fn drop(&mut self) {
+        let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
+            return;
+        };
+        // A group that is gone already needs no ending.
+        if kill_process_group(pid, Signal::TERM).is_err() {
+            return;
+        }
+        let until = std::time::Instant::now() + GRACE;
+        while std::time::Instant::now() < until {
+            // Reaps the child, so that the group can be seen to be gone.
+            let _ = self.0.try_wait();
+            if test_kill_process_group(pid).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// Text without control sequences and other control characters but line ends and tabs.
+pub(super) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\u{1b}' {
+            // `ESC [ ... letter`; anything else after ESC is one character.
+            if chars.next() == Some('[') {
+                while chars.next().is_some_and(|c| !c.is_ascii_alphabetic()) {}
+            }
+        } else if !c.is_control() || matches!(c, '\n' | '\t') {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Where the adapters of a profile work.
+#[derive(Debug, Clone)]
+pub struct Workplace {
+    /// The project's root.
+    pub root: PathBuf,
+    /// What can be computed again.
+    pub cache: PathBuf,
+    /// The environment of clawd.
+    pub environment: Environment,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_sequences_are_stripped() {
+        assert_eq!(plain("\u{1b}[31;1merror:\u{1b}[0m a\tb\nc\r\u{7}"), "error: a\tb\nc");
+        assert_eq!(plain("open \u{1b}[31"), "open ");
+    }
+
+    #[tokio::test]
+    async fn a_dropped_command_ends_with_its_children_and_sees_only_what_is_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let environment: Environment =
+            vec![("PATH".into(), "/usr/bin:/bin".into()), ("SECRET".into(), "s".into())];
+        let tool = Tool { program: "sh", dir: dir.path(), environment: &environment, allowed: &["PATH"] };
+        let said = tool.run(&["-c", "echo [$SECRET]; echo e >&2; exit 3"]).await.unwrap();
+        assert_eq!(
+            (said.status.code(), said.stdout.as_str(), said.stderr.as_str()),
+            (Some(3), "[]\n", "e\n")
+        );
+        let mut children = None;
+        let running =
+            tool.follow(&["-c", "sleep 300 & echo $! >&2; wait"], |line| children = line.parse::<i32>().ok());
+        // The future is dropped once the child's child has said its number.
+        let timeout = tokio::time::timeout(Duration::from_secs(1), running).await;
+        assert!(timeout.is_err());
+        let pid = Pid::from_raw(children.expect("the child's child said its number")).unwrap();
+        assert!(
+            rustix::process::test_kill_process(pid).is_err() || is_zombie(pid),
+            "the child's child outlived the command"
+        );
+    }
+
+    /// Nobody reaps orphans in some containers.
+    fn is_zombie(pid: Pid) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+            .is_ok_and(|stat| stat.split(") ").nth(1).is_some_and(|rest| rest.starts_with('Z')))
+    }
+}

@@ -1,0 +1,18 @@
+//! Real parts: nix, moto over HTTP, and a proxy in front of it that records calls and breaks them.
+//!
+//! A part that is missing fails the test that needs it, by name, with how to get it. Nothing is skipped.
+
+mod contract;
+mod faults;
+mod image;
+mod moto;
+mod nix_flakes;
+mod nix_lib;
+mod project;
+mod proxy;
+mod prune;
+mod upload;
+
+pub(crate) use moto::Moto;
+pub(crate) use project::RealProject;
+pub(crate) use proxy::{Call, Fault, Proxy};
