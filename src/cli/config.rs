@@ -12,6 +12,7 @@ use crate::plan::{Budget, Target};
 use crate::primitives::Port;
 use crate::providers::sim::{Faults, Settings};
 use crate::script::Limits;
+use crate::units::Seconds;
 
 /// The file's name; it marks the project's root.
 pub(super) const FILE: &str = "clawd.toml";
@@ -55,6 +56,7 @@ struct ProfileConfig {
     credentials: Option<Credentials>,
     lock: Option<String>,
     snapshot_puts_per_second: Option<NonZeroU32>,
+    answer_timeout: Option<String>,
 }
 
 /// Where credentials come from, when not from the standard chain.
@@ -132,6 +134,8 @@ pub(super) struct Aws {
     pub(super) test_credentials: bool,
     /// Puts of blocks per second, when the account has another quota than the default.
     pub(super) puts_per_second: Option<NonZeroU32>,
+    /// How long a server may say nothing, when not as long as by default.
+    pub(super) answer_timeout: Option<Seconds>,
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {
@@ -202,6 +206,7 @@ impl ProfileConfig {
             credentials: None,
             lock: None,
             snapshot_puts_per_second: None,
+            answer_timeout: None,
         }
     }
 
@@ -253,6 +258,7 @@ impl ProfileConfig {
             ("endpoint", self.endpoint.is_some()),
             ("credentials", self.credentials.is_some()),
             ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
+            ("answer_timeout", self.answer_timeout.is_some()),
         ] {
             if given {
                 return Err(Wrong::new(
@@ -312,10 +318,22 @@ impl ProfileConfig {
             ));
         }
         self.check_lock(true)?;
+        let answer_timeout = match self.answer_timeout.as_deref().map(str::parse::<Seconds>) {
+            None => None,
+            Some(Ok(timeout)) if timeout.0 > 0 => Some(timeout),
+            Some(Ok(_)) => {
+                let message = "`answer_timeout` is 0, no server answers that fast".to_owned();
+                return Err(Wrong::new(message, "leave it out for 30s"));
+            }
+            Some(Err(error)) => {
+                return Err(Wrong::new(format!("`answer_timeout`: {error}"), "\"30s\" is the default"));
+            }
+        };
         Ok(Aws {
             endpoint: self.endpoint.clone(),
             test_credentials: self.credentials == Some(Credentials::Test),
             puts_per_second: self.snapshot_puts_per_second,
+            answer_timeout,
         })
     }
 

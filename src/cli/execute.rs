@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::exit::{Exit, Failed};
@@ -110,7 +111,9 @@ impl Job<'_> {
         let observer = progress::observer(self.format, terminal);
         let applied = runtime.block_on(async {
             let (sender, interrupt) = watch::channel(Interrupt::None);
-            let listener = tokio::spawn(listen_for_interrupts(sender));
+            // Before anything begins: until the signal has a handler, Ctrl-C ends the process.
+            let interrupts = signal(SignalKind::interrupt());
+            let listener = tokio::spawn(listen_for_interrupts(interrupts, sender));
             let applied = apply(self.plan, self.providers, &journal, &*observer, interrupt, &options).await;
             listener.abort();
             applied
@@ -214,9 +217,10 @@ fn summary(applied: &Applied, run: &str, terminal: &Terminal) -> String {
 }
 
 /// The first Ctrl-C lets running steps finish, the second stops at once.
-async fn listen_for_interrupts(sender: watch::Sender<Interrupt>) {
+async fn listen_for_interrupts(interrupts: std::io::Result<Signal>, sender: watch::Sender<Interrupt>) {
+    let Ok(mut interrupts) = interrupts else { return };
     for next in [Interrupt::Finish, Interrupt::Abort] {
-        if tokio::signal::ctrl_c().await.is_err() {
+        if interrupts.recv().await.is_none() {
             return;
         }
         // The receiver is gone when the run is over.

@@ -20,6 +20,8 @@ use crate::providers::{
     process::{self, Workplace},
 };
 use crate::script::{self, Evaluation, Given, Inputs, ScriptModel, Sources};
+#[cfg(feature = "aws")]
+use crate::units::Seconds;
 use crate::value::{Map, Value};
 
 /// The directory of clawd's own state.
@@ -199,6 +201,7 @@ impl Workspace {
             endpoint,
             test_credentials: settings.test_credentials,
             puts_per_second: settings.puts_per_second.unwrap_or(aws::PUTS_PER_SECOND),
+            answer_timeout: settings.answer_timeout.map_or(aws::ANSWER_TIMEOUT, Seconds::duration),
             cache: cache.clone(),
         });
         let place = Workplace { root: self.root.clone(), cache, environment: std::env::vars_os().collect() };

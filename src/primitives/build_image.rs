@@ -277,7 +277,7 @@ output("store_path", image.store_path);"##;
         };
         match contradiction(&args, &derivation, &built) {
             Some(Refusal { message, help }) => {
-                let error = ProviderError::refused(Self::NAME, message);
+                let error = ProviderError::refused("image file", message);
                 Err(match help {
                     Some(help) => error.help(help),
                     None => error,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::context::{ApplyContext, ObserveContext};
-use super::snapshot::pause;
+use super::snapshot::{LOOKS, pause};
 use crate::plan::Change;
 use crate::providers::ports::{Ec2, Ec2Read, Image, ImageCopy, TAG_CONTENT, TAG_FLEET, Tags};
 use crate::providers::{ErrorKind, ProviderError};
@@ -62,10 +62,9 @@ impl Place {
     fn deprecation(&self, wanted: &Wanted) -> Option<i64> {
         let days = wanted.deprecate_after_days?;
         let image = self.image.as_ref()?;
-        let at = image.created.saturating_add(i64::from(days) * DAY);
-        // EC2 rounds the time down to the minute.
-        let is_so = image.deprecated.is_some_and(|found| found.div_euclid(60) == at.div_euclid(60));
-        (!is_so).then_some(at)
+        // EC2 keeps whole minutes.
+        let at = image.created.saturating_add(i64::from(days) * DAY).div_euclid(60) * 60;
+        (image.deprecated != Some(at)).then_some(at)
     }
 }
 
@@ -173,8 +172,7 @@ async fn copy(
                     "CopyImage",
                     &(region, request),
                     |token| async move { ec2.copy_image(&token, request).await },
-                    // One that does not show yet was made a moment ago.
-                    |id| async move { Ok(ec2.image(&id).await?.is_none_or(|image| image.state != "failed")) },
+                    |id| async move { is_alive(&id, ec2, cx).await },
                 )
                 .await?;
             ec2.image(&id).await?.ok_or_else(|| not_visible(&id))?
@@ -187,6 +185,18 @@ async fn copy(
             .help("deregister that AMI if nothing uses it, or leave the region out of `copies`"));
     }
     wait_available(image, ec2, cx).await
+}
+
+/// Whether an AMI that a token answered with can still be used. One that was made a moment ago may not show yet; one that
+/// never shows was deregistered since.
+async fn is_alive(id: &str, ec2: &dyn Ec2, cx: &ApplyContext<'_>) -> Result<bool, ProviderError> {
+    for look in 0..LOOKS {
+        match ec2.image(id).await? {
+            Some(image) => return Ok(matches!(image.state.as_str(), "pending" | "available")),
+            None => cx.sleep(pause(look)).await?,
+        }
+    }
+    Ok(false)
 }
 
 async fn settle_place(

@@ -29,7 +29,10 @@ const UNFINISHED_FOR: Seconds = Seconds(24 * 3600);
 const PARENTS_LOOKED_AT: usize = 3;
 
 /// How often something that was just made, and does not show, is looked for before it counts as gone.
-const LOOKS: u32 = 6;
+pub(super) const LOOKS: u32 = 6;
+
+/// How often a snapshot that takes no more blocks is looked at for its completion: some two minutes.
+const SEALED_LOOKS: u32 = 12;
 
 /// How long to wait before look number `look` (from 0): short waits first, because small images are done at once.
 pub(super) fn pause(look: u32) -> Duration {
@@ -245,6 +248,7 @@ async fn put(source: &Source<'_>, known: Known, cx: &ApplyContext<'_>) -> Result
     })?;
     let map = cx.upload().blocks(&source.disk).await?;
     let send = map.to_send(manifest.as_ref().map(|it| &it.blocks));
+    let resumed = unfinished.is_some();
     let snapshot = match unfinished {
         Some(unfinished) => unfinished.snapshot,
         None => start(source, parent, cx).await?,
@@ -266,17 +270,21 @@ async fn put(source: &Source<'_>, known: Known, cx: &ApplyContext<'_>) -> Result
             send.len()
         ));
     }
-    let resent = missing == send;
+    let all_anew = missing == send;
     match send_and_complete(job(missing, map.clone()), &completion, cx).await {
-        Err(error) if error.kind == ErrorKind::Permanent => {
+        // A snapshot that was gone on with may have been completed by an earlier try whose answer was lost, and the journal
+        // may say more than EBS has: then everything is sent once more, into the same snapshot.
+        Err(error)
+            if resumed
+                && error.kind == ErrorKind::Permanent
+                && error.message.contains("ValidationException") =>
+        {
             if is_sealed(&snapshot, cx).await? {
-                // An earlier try completed it and its answer was lost.
                 return Ok(snapshot);
             }
-            if resent {
+            if all_anew {
                 return Err(error);
             }
-            // The journal said more than EBS has: everything once more, into the same snapshot.
             cx.progress(&format!("{error}; sending all blocks again"));
             send_and_complete(job(send, map), &completion, cx).await?;
             Ok(snapshot)
@@ -302,7 +310,7 @@ async fn send_and_complete(
 
 /// Whether a snapshot that takes no more blocks is complete, or becomes so.
 async fn is_sealed(snapshot: &str, cx: &ApplyContext<'_>) -> Result<bool, ProviderError> {
-    for look in 0..LOOKS {
+    for look in 0..SEALED_LOOKS {
         match cx.ec2().snapshot(snapshot).await? {
             Some(it) if it.state == "completed" => return Ok(true),
             Some(it) if it.state == "pending" => cx.sleep(pause(look)).await?,

@@ -11,6 +11,8 @@ mod crash;
 mod layers;
 mod plans;
 mod properties;
+#[cfg(feature = "aws")]
+mod real;
 mod safety;
 mod simulator;
 mod support;

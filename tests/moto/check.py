@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def check_start_snapshot(aws: Aws) -> None:
     assert abs(shown["StartTime"] - datetime.now(UTC)) < timedelta(minutes=1)
     unfinished = {"VolumeSize": 2, "ParentSnapshotId": snapshot}
     refused("ValidationException", aws.ebs.start_snapshot, **unfinished)
-    refused("ValidationException", aws.ebs.start_snapshot, **unfinished | {"ParentSnapshotId": "snap-0123456789abcdef0"})
+    unknown = unfinished | {"ParentSnapshotId": "snap-0123456789abcdef0"}
+    refused("ValidationException", aws.ebs.start_snapshot, **unknown)
     key = "arn:aws:kms:eu-central-1:123456789012:key/1"
     secret = aws.ebs.start_snapshot(VolumeSize=1, Encrypted=True, KmsKeyArn=key)["SnapshotId"]
     assert (snapshot_of(aws, secret)["Encrypted"], snapshot_of(aws, secret)["KmsKeyId"]) == (True, key)
@@ -206,8 +208,8 @@ def check_register(aws: Aws) -> tuple[str, str]:
     refused("InvalidAMIName.Duplicate", register, f"AMI name clawd-web-1 is already in use by AMI {image}",
             **image_request(snapshot))  # fmt: skip
     pending = aws.ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
-    refused("IncorrectState", register, **image_request(pending, Name="two"))
-    refused("InvalidSnapshot.NotFound", register, **image_request("snap-0123456789abcdef0", Name="two"))
+    refused("IncorrectState", register, **image_request(pending, Name="second"))
+    refused("InvalidSnapshot.NotFound", register, **image_request("snap-0123456789abcdef0", Name="second"))
     refused("InvalidAMIID.Unavailable", aws.ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1)
     states = [describe(ImageIds=[image])["Images"][0]["State"] for _ in range(2)]
     assert states == ["pending", "available"], states
@@ -219,7 +221,7 @@ def check_register(aws: Aws) -> tuple[str, str]:
     assert asked.items() <= shown["BlockDeviceMappings"][0]["Ebs"].items()
     assert {tag["Key"]: tag["Value"] for tag in shown["Tags"]} == {"Name": "web", "plan": "p"}
     assert not shown["Public"] and shown["VirtualizationType"] == "hvm"
-    later = [register(**image_request(snapshot, Name=f"n{i}"))["ImageId"] for i in range(5)]
+    later = [register(**image_request(snapshot, Name=f"name-{i}"))["ImageId"] for i in range(5)]
     dates = [describe(ImageIds=[one])["Images"][0]["CreationDate"] for one in [image, *later]]
     assert dates == sorted(set(dates)) and all(datetime.fromisoformat(date) for date in dates), dates
     refused("InvalidAMIID.NotFound", describe, ImageIds=[image, "ami-0123456789abcdef0"])
@@ -236,7 +238,6 @@ def check_image_filters(aws: Aws, image: str, snapshot: str) -> None:
     assert found("self", tag__Name="web") == ours and found("self", tag__Name="db") == set()
     assert found(name="clawd-web-*") == found(image_id=image) == {image}
     assert found("self", state="available") == ours and found("self", state="pending") == set()
-    assert found(block_device_mapping_snapshot_id=snapshot) == set()  # the name has a dot, not a dash
     pair = {"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}
     assert len(aws.ec2.describe_images(Filters=[pair])["Images"]) == 6
 
@@ -314,6 +315,10 @@ def check_encryption(aws: Aws) -> None:
     snapshot = snapshot_of(aws, aws.ebs.start_snapshot(VolumeSize=1)["SnapshotId"])
     assert snapshot["Encrypted"] and snapshot["KmsKeyId"].startswith("arn:aws:kms:")
     aws.ec2.disable_ebs_encryption_by_default()
+    plain = completed_snapshot(aws)
+    aws.ec2.enable_ebs_encryption_by_default()
+    refused("ValidationException", aws.ebs.start_snapshot, "encrypted parent", VolumeSize=1, ParentSnapshotId=plain)
+    aws.ec2.disable_ebs_encryption_by_default()
 
 
 def check_multipart(aws: Aws) -> None:
@@ -369,6 +374,30 @@ def check_launch_templates(aws: Aws) -> None:
     assert {r["VersionNumber"] for r in rows if r["LaunchTemplateName"] == "lt-0"} == {1, 2}
     pages = aws.ec2.get_paginator("describe_launch_templates").paginate(PaginationConfig={"PageSize": 7})
     assert [len(page["LaunchTemplates"]) for page in pages] == [7, 7, 6]
+
+
+def check_missing_calls(aws: Aws, snapshot: str) -> None:
+    answer = refused("NotImplemented", aws.ec2.describe_volume_status, "not yet implemented")
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 501
+    refused("NotImplemented", aws.ebs.get_snapshot_block, SnapshotId=snapshot, BlockIndex=0, BlockToken="x")
+
+
+def check_one_winner(aws: Aws) -> None:
+    """Check-then-write is atomic, however many clients race."""
+
+    def put(number: int) -> int:
+        try:
+            aws.s3.put_object(Bucket="disks", Key="lock", Body=b"%d" % number, IfNoneMatch="*")
+        except ClientError:
+            return 0
+        return 1
+
+    def volume(_: int) -> str:
+        return aws.ec2.create_volume(AvailabilityZone="eu-central-1a", Size=1, ClientToken="race")["VolumeId"]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(put, range(48))) == 1
+        assert len(set(pool.map(volume, range(48)))) == 1
 
 
 def check_keep_alive(port: int) -> None:
@@ -451,6 +480,8 @@ def main() -> None:
     check_encryption(aws)
     check_multipart(aws)
     check_launch_templates(aws)
+    check_missing_calls(aws, snapshot)
+    check_one_winner(aws)
     check_keep_alive(port)
     rate = measure_blocks(port)
     check_end(server)

@@ -3,8 +3,9 @@
     python launcher.py        (stdin must be a pipe that the test holds open)
 
 Prints exactly one line, `ready PORT`, once 127.0.0.1:PORT accepts connections, and nothing else; exits as soon as
-stdin ends, so it cannot outlive a test that was killed. A request that fails inside moto answers with the traceback as
-its body: 501 where moto lacks the call (the SDKs do not retry it), 500 otherwise.
+stdin ends, so it cannot outlive a test that was killed. A request that fails inside moto is answered with 501, which
+the SDKs do not retry, and the end of the traceback as message: NotImplemented where moto lacks the call, MotoFailure
+otherwise.
 
 Why not `moto_server`: moto 5.2.5 lacks calls that clawd needs, accepts what AWS refuses (wrong checksums, duplicate
 names, reused tokens) and settles every state at once, so that a client which forgets to poll passes. One module here
@@ -17,12 +18,15 @@ import sys
 sys.dont_write_bytecode = True  # the tree under test stays clean
 
 import io
+import json
 import os
 import threading
 import traceback
 from collections.abc import Iterable
 from typing import Any
+from xml.sax.saxutils import escape
 
+import moto.backends
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -33,7 +37,7 @@ from werkzeug.serving import make_server
 import images
 import import_tasks
 import launch_templates
-import multipart
+import s3_uploads
 import snapshots
 import volumes
 
@@ -105,13 +109,29 @@ def call(app: Any, environ: dict[str, Any]) -> tuple[str, Headers, bytes]:
                 chunks.close()
         return head[0], head[1], body
     except NotImplementedError:
-        return failure("501 Not Implemented")
+        return failure(environ, "NotImplemented")
     except Exception:
-        return failure("500 Internal Server Error")
+        return failure(environ, "MotoFailure")
 
 
-def failure(status: str) -> tuple[str, Headers, bytes]:
-    return status, [("Content-Type", "text/plain")], traceback.format_exc().encode()
+def failure(environ: dict[str, Any], code: str) -> tuple[str, Headers, bytes]:
+    """The exception at hand, in the form in which the service's clients read errors."""
+    status = "501 Not Implemented"
+    service = environ.get("HTTP_AUTHORIZATION", "").partition("/aws4_request")[0].rpartition("/")[2]
+    message = traceback.format_exc(limit=-2, chain=False)
+    error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    if service == "s3":
+        return status, [("Content-Type", "application/xml")], error.encode()
+    if service == "ec2":
+        return status, [("Content-Type", "text/xml")], f"<Response><Errors>{error}</Errors></Response>".encode()
+    body = json.dumps({"__type": code, "message": message})
+    return status, [("Content-Type", "application/json"), ("x-amzn-ErrorType", code)], body.encode()
+
+
+def list_modules_once() -> None:
+    # moto reads its package's directories again for every request, which is more than a third of a block's time.
+    modules = list(moto.backends.list_of_moto_modules())
+    moto.backends.list_of_moto_modules = lambda: modules
 
 
 def exit_at_end_of_stdin() -> None:
@@ -129,8 +149,9 @@ def be_silent() -> None:
 
 def main() -> None:
     threading.Thread(target=exit_at_end_of_stdin, daemon=True).start()
-    for module in (import_tasks, snapshots, images, volumes, launch_templates, multipart):
+    for module in (import_tasks, snapshots, images, volumes, launch_templates, s3_uploads):
         module.install()
+    list_modules_once()
     app = DomainDispatcherApplication(create_backend_app)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=KeepAliveHandler)
     print(f"ready {server.server_port}", flush=True)

@@ -36,22 +36,28 @@ class Writing:
     is_sealed: bool = False
 
 
-def invalid(reason: str, message: str) -> ServiceException:
-    error = ServiceException("ValidationException", message)
-    error.Reason = reason  # type: ignore[attr-defined]  # the model's second member
-    return error
+class EbsError(ServiceException):
+    """An EBS direct error; Reason is the second member that most of them have."""
+
+    __module__ = EBSResponse.__module__  # moto reads the service, and so the status code, from the module's name
+
+    def __init__(self, code: str, message: str, reason: str | None = None):
+        super().__init__(code, message)
+        self.Reason = reason
 
 
-def not_found(snapshot_id: str) -> ServiceException:
-    error = ServiceException("ResourceNotFoundException", f"The snapshot '{snapshot_id}' does not exist.")
-    error.Reason = "SNAPSHOT_NOT_FOUND"  # type: ignore[attr-defined]
-    return error
+def invalid(reason: str, message: str) -> EbsError:
+    return EbsError("ValidationException", message, reason)
 
 
-def token_conflict() -> ServiceException:
-    return ServiceException(
-        "ConflictException", "The request uses the same client token as a previous, but non-identical request."
-    )
+def not_found(snapshot_id: str) -> EbsError:
+    text = f"The snapshot '{snapshot_id}' does not exist."
+    return EbsError("ResourceNotFoundException", text, "SNAPSHOT_NOT_FOUND")
+
+
+def token_conflict() -> EbsError:
+    text = "The request uses the same client token as a previous, but non-identical request."
+    return EbsError("ConflictException", text)
 
 
 def encryption_key(ec2_backend: Any, is_encrypted: bool | None, key: str | None) -> str | None:
@@ -79,6 +85,8 @@ def parent_of(response: EBSResponse) -> Snapshot | None:
     parent = response.ebs_backend.ec2_backend.snapshots.get(parent_id)
     if parent is None or parent.status != "completed":
         raise invalid("INVALID_DEPENDENCY_REQUEST", f"The parent snapshot '{parent_id}' is not a completed snapshot.")
+    if not parent.encrypted and response.ebs_backend.ec2_backend.get_ebs_encryption_by_default():
+        raise invalid("INVALID_DEPENDENCY_REQUEST", "Encryption by default needs an encrypted parent snapshot.")
     if response._get_param("VolumeSize") < parent.volume_size:
         raise invalid("INVALID_VOLUME_SIZE", f"VolumeSize is smaller than the parent's {parent.volume_size} GiB.")
     return parent
@@ -86,10 +94,10 @@ def parent_of(response: EBSResponse) -> Snapshot | None:
 
 def start_snapshot(response: EBSResponse) -> ActionResult:
     ec2 = response.ebs_backend.ec2_backend
-    parent, key = parent_of(response), response._get_param("KmsKeyArn")
-    if key and not response._get_param("Encrypted"):
+    parent, asked_key = parent_of(response), response._get_param("KmsKeyArn")
+    key = parent.kms_key_id if parent else encryption_key(ec2, response._get_param("Encrypted"), asked_key)
+    if asked_key and not key:
         raise invalid("INVALID_PARAMETER_VALUE", "KmsKeyArn needs Encrypted.")
-    key = parent.kms_key_id if parent else encryption_key(ec2, response._get_param("Encrypted"), key)
     description = response._get_param("Description", "")
     snapshot = new_snapshot(ec2, response._get_param("VolumeSize"), description, key)
     snapshot.status = "pending"

@@ -39,6 +39,9 @@ const AHEAD: usize = 8;
 /// Tries of one block.
 const TRIES: u32 = 8;
 
+/// Per cent after which people are told.
+const TOLD: u64 = 10;
+
 /// Blocks after which the journal is told.
 const NOTED: usize = 64;
 
@@ -118,7 +121,7 @@ impl Puts<'_> {
                         watch.stored(&arrived.drain(..).collect());
                     }
                     let percent = done * 100 / total.max(1);
-                    if percent > told {
+                    if percent >= told + TOLD || done == total {
                         told = percent;
                         let bytes = Bytes(done * BLOCK_SIZE as u64);
                         watch.progress(&format!("{percent} %: {done} of {total} blocks, {bytes}"));

@@ -125,7 +125,8 @@ impl Session {
         match &error {
             SdkError::ServiceError(context) => {
                 let code = context.err().code().unwrap_or_default().to_owned();
-                let message = context.err().message().unwrap_or_default().to_owned();
+                // An answer that is no error of the service, such as a proxy's page.
+                let message = context.err().message().map_or_else(|| causes(&error), str::to_owned);
                 self.answered(operation, &code, &message, status.unwrap_or_default())
             }
             SdkError::TimeoutError(_) => {

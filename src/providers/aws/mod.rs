@@ -33,8 +33,8 @@ use super::ports::{Answer, Ec2, Upload};
 /// A connection that does not come about in this time is tried anew.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// A server that says nothing for this long counts as hung.
-const SILENCE: Duration = Duration::from_secs(30);
+/// A server that says nothing for this long counts as hung, when the profile does not say otherwise.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One attempt of one call: a block of 512 KiB or a part of some MiB passes even a slow line in this time.
 const ATTEMPT: Duration = Duration::from_secs(120);
@@ -60,6 +60,8 @@ pub struct Settings {
     pub test_credentials: bool,
     /// Puts of blocks per second that the account is allowed.
     pub puts_per_second: NonZeroU32,
+    /// How long a server may say nothing.
+    pub answer_timeout: Duration,
     /// What can be computed again.
     pub cache: PathBuf,
 }
@@ -93,10 +95,10 @@ impl Session {
     }
 
     async fn load(&self) -> SdkConfig {
-        let Settings { region, endpoint, test_credentials, .. } = &self.settings;
+        let Settings { region, endpoint, test_credentials, answer_timeout, .. } = &self.settings;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
+            .read_timeout(*answer_timeout)
             .operation_attempt_timeout(ATTEMPT)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())

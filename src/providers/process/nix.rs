@@ -154,8 +154,12 @@ fn taken_apart(source: &ImageSource<'_>) -> String {
 /// Nix's own message: without control sequences, its prefix and what is no more than noise.
 fn message(said: &Said) -> String {
     let text = plain(&said.stderr);
-    let lines: Vec<&str> =
-        text.lines().filter(|line| !line.starts_with("warning:") && !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            !line.starts_with("warning:") && !line.starts_with("(use '--show-trace'") && !line.is_empty()
+        })
+        .collect();
     let kept = &lines[lines.len().saturating_sub(QUOTED)..];
     kept.join("\n").trim_start_matches("error:").trim().to_owned()
 }
@@ -427,6 +431,38 @@ fn hindrance(features: &[String], system: &str, builders: &[Builder]) -> Option<
     Some(format!("it needs the features {}: {}", features.join(", "), each.join("; ")))
 }
 
+/// Refuses references that can be seen to mean another tree tomorrow, before nix goes to fetch them.
+fn refuse_unpinned(flake: &str) -> Answer<()> {
+    let (path, query) = flake.split_once('?').unwrap_or((flake, ""));
+    let named =
+        |key: &str| query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, _)| name == key));
+    let is_revision = |text: &str| text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let pinned = named("rev") || named("narHash");
+    let example = match path.split_once(':') {
+        Some(("github" | "gitlab" | "sourcehut", rest)) => {
+            let mut parts = rest.split('/');
+            let repository = parts.by_ref().take(2).collect::<Vec<_>>().join("/");
+            if pinned || parts.next().is_some_and(is_revision) {
+                return Ok(());
+            }
+            format!("{}:{repository}/REVISION", path.split(':').next().unwrap_or_default())
+        }
+        Some((scheme, _)) if scheme.starts_with("git+") && scheme != "git+file" && !pinned => {
+            format!("{path}?rev=REVISION")
+        }
+        // A word alone is looked up in the registry of whoever runs it.
+        None if !path.is_empty() && !path.starts_with(['.', '/', '~']) && !path.contains('/') => {
+            "github:OWNER/REPOSITORY/REVISION".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(ProviderError::permanent(
+        "nix flake metadata",
+        format!("{flake} is not pinned: it means another tree tomorrow"),
+    )
+    .help(format!("name a revision, {example}, or make it an input of the project's own flake")))
+}
+
 /// What `nix-store --realise --dry-run` announces: derivations to build and paths to fetch.
 fn announced(text: &str) -> (Vec<&str>, u64) {
     let (mut build, mut fetch, mut in_fetch) = (Vec::new(), 0, false);
@@ -462,6 +498,7 @@ impl NixRead for NixProcess {
                 ProviderError::permanent("nix eval", message).help("write one like `.#clawdinator-image`")
             );
         }
+        refuse_unpinned(flake)?;
         let metadata = self.metadata(if flake.is_empty() { "." } else { flake }).await?;
         let Evaluated { drv, out, system, features } = self.evaluate(source).await?;
         let system = system.unwrap_or_else(|| source.system.to_owned());
@@ -591,6 +628,30 @@ mod tests {
         let text = "these 2 derivations will be built:\n  /nix/store/a.drv\n  /nix/store/b.drv\nthese 1 paths will be fetched (1 MiB):\n  /nix/store/c\n";
         assert_eq!(announced(text), (vec!["/nix/store/a.drv", "/nix/store/b.drv"], 1));
         assert_eq!(announced("warning: nothing"), (vec![], 0));
+    }
+
+    #[test]
+    fn references_that_move_are_refused_before_anything_is_fetched() {
+        let revision = "0123456789abcdef0123456789abcdef01234567";
+        for pinned in [
+            ".",
+            "./images",
+            "/abs",
+            "path:./x",
+            "git+file:///x",
+            &format!("github:a/b/{revision}"),
+            &format!("github:a/b?rev={revision}"),
+            &format!("git+https://example.org/x?rev={revision}"),
+            "https://example.org/x.tar.gz",
+        ] {
+            assert!(refuse_unpinned(pinned).is_ok(), "{pinned}");
+        }
+        for moving in
+            ["github:a/b", "github:a/b/main", "gitlab:a/b?ref=main", "git+ssh://git@example.org/x", "nixpkgs"]
+        {
+            let error = refuse_unpinned(moving).unwrap_err();
+            assert!(error.message.contains("is not pinned"), "{moving}: {error}");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(super) struct BuildLog {
     done: u64,
     expected: u64,
     current: Option<u64>,
+    /// What people were told last.
+    told: String,
     errors: Vec<String>,
 }
 
@@ -112,11 +114,17 @@ impl BuildLog {
         }
     }
 
-    fn tell(&self) -> Option<String> {
+    fn tell(&mut self) -> Option<String> {
         let build = self.builds.get(&self.current?)?;
         let phase = build.phase.as_deref().map_or_else(String::new, |phase| format!(", {phase}"));
         let number = (self.done + 1).min(self.expected.max(1));
-        Some(format!("building {number} of {}: {}{phase}", self.expected.max(1), name(&build.derivation)))
+        let text =
+            format!("building {number} of {}: {}{phase}", self.expected.max(1), name(&build.derivation));
+        if text == self.told {
+            return None;
+        }
+        self.told.clone_from(&text);
+        Some(text)
     }
 
     /// Why it failed: nix's own words, and the last lines of the build that failed.

@@ -89,11 +89,7 @@
             "quantum"
           ];
         };
-        slow = make "slow-image" ''
-          mkdir -p $out
-          echo $$ > $out/pid
-          sleep 300
-        '' { };
+        slow = make "slow-image" "sleep 300" { mark = "slow-image-${salt}"; };
         broken = throw "the host's configuration is wrong: ${salt}";
         text = "not a derivation";
       };

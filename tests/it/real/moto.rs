@@ -22,9 +22,9 @@ static MOTO: LazyLock<Moto> = LazyLock::new(start);
 
 /// The python of the environment that `scripts/setup` makes.
 fn python() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))
-    });
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     let python = cache.unwrap_or_default().join(format!("clawd/moto-{VERSION}/bin/python"));
     assert!(python.exists(), "moto is missing: there is no {}; run scripts/setup", python.display());
     python
@@ -41,7 +41,8 @@ fn start() -> Moto {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let port = line.trim().strip_prefix("ready ").and_then(|port| port.parse().ok());
-    let port = port.unwrap_or_else(|| panic!("moto did not start, it said {line:?}; run tests/moto/check.py"));
+    let port =
+        port.unwrap_or_else(|| panic!("moto did not start, it said {line:?}; run tests/moto/check.py"));
     Moto { port, _stdin: stdin, _child: child }
 }
 
@@ -50,4 +51,41 @@ impl Moto {
     pub(crate) fn port() -> u16 {
         MOTO.port
     }
+}
+
+/// One request without the SDK: what tests set up or look at behind clawd's back. Moto takes any signature.
+fn request(service: &str, head: &str, body: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let kind = if service == "s3" { "application/xml" } else { "application/x-www-form-urlencoded" };
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", Moto::port())).unwrap();
+    write!(
+        stream,
+        "{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Content-Type: {kind}\r\nX-Amz-Date: 20260101T000000Z\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/{service}/aws4_request, \
+         SignedHeaders=host, Signature=0\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 2"), "{head} {body}: {answer}");
+    answer
+}
+
+/// An EC2 call as a form, `Action=RunInstances&...`.
+pub(crate) fn ec2(form: &str) -> String {
+    request("ec2", "POST /", form)
+}
+
+/// Makes a bucket.
+pub(crate) fn make_bucket(name: &str) {
+    let body = "<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint></CreateBucketConfiguration>";
+    request("s3", &format!("PUT /{name}"), body);
+}
+
+/// The keys in a bucket.
+pub(crate) fn keys(bucket: &str) -> Vec<String> {
+    let answer = request("s3", &format!("GET /{bucket}?list-type=2"), "");
+    answer.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect()
 }

@@ -117,10 +117,7 @@ impl RealProject {
 pub(crate) fn adapters(
     endpoint: &str,
     dir: &Path,
-) -> (
-    std::sync::Arc<dyn clawd::providers::ports::Ec2>,
-    std::sync::Arc<dyn clawd::providers::ports::Upload>,
-) {
+) -> (std::sync::Arc<dyn clawd::providers::ports::Ec2>, std::sync::Arc<dyn clawd::providers::ports::Upload>) {
     clawd::providers::aws::adapters(clawd::providers::aws::Settings {
         profile: "moto".into(),
         account: "123456789012".into(),
@@ -128,6 +125,7 @@ pub(crate) fn adapters(
         endpoint: Some(endpoint.into()),
         test_credentials: true,
         puts_per_second: clawd::providers::aws::PUTS_PER_SECOND,
+        answer_timeout: clawd::providers::aws::ANSWER_TIMEOUT,
         cache: dir.join("cache"),
     })
 }
@@ -135,5 +133,8 @@ pub(crate) fn adapters(
 /// Nix is a part of these tests; without it they fail, they are not skipped.
 pub(crate) fn need_nix() {
     let found = Command::new("nix").arg("--version").output().is_ok_and(|output| output.status.success());
-    assert!(found, "nix is missing: install nix 2.8 or newer (Debian: apt-get install nix-bin), or run scripts/setup");
+    assert!(
+        found,
+        "nix is missing: install nix 2.8 or newer (Debian: apt-get install nix-bin), or run scripts/setup"
+    );
 }

@@ -30,7 +30,7 @@ pub(crate) struct Call {
     pub(crate) target: String,
     /// Bytes of its body.
     pub(crate) sent: usize,
-    /// The body, when it is a form.
+    /// The body, when it is text: a form, or the JSON of a snapshot's start.
     pub(crate) form: String,
 }
 
@@ -59,6 +59,8 @@ pub(crate) enum Fault {
     Hang,
     /// Answered with this body instead of moto's.
     Instead(&'static str),
+    /// The same, with the import task's id that was asked for in the place of `@`.
+    InsteadOfTask(&'static str),
     /// Something is done after moto had the call; then the connection is cut.
     After(Arc<dyn Fn() + Send + Sync>),
     /// Something is done before moto has the call; then the connection is cut.
@@ -138,7 +140,9 @@ async fn serve(listener: TcpListener, upstream: u16, rule: Rule, calls: Arc<Mute
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, upstream, &rule, &calls));
             // A connection that was cut on purpose ends with an error.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -171,7 +175,11 @@ async fn answer(
         .unwrap_or("unknown")
         .to_owned();
     let target = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let form = if matches!(service.as_str(), "ec2" | "sts") { String::from_utf8_lossy(&body).into_owned() } else { String::new() };
+    let form = if matches!(service.as_str(), "ec2" | "sts") || target == "/snapshots" {
+        String::from_utf8_lossy(&body).into_owned()
+    } else {
+        String::new()
+    };
     let operation = format!("{service} {}", operation(&service, &head.method, &target, &form));
     let call = {
         let mut calls = calls.lock().unwrap();
@@ -191,6 +199,14 @@ async fn answer(
         }
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Instead(body)) => Ok(Response::new(Full::new(Bytes::from_static(body.as_bytes())))),
+        Some(Fault::InsteadOfTask(body)) => {
+            let id = call
+                .form
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("ImportTaskId.1="))
+                .unwrap_or_default();
+            Ok(Response::new(Full::new(Bytes::from(body.replace('@', id)))))
+        }
         Some(Fault::Before(act)) => {
             act();
             Err(Cut)
@@ -244,7 +260,9 @@ fn refusal(service: &str, status: u16, code: &str, message: &str) -> Response<Fu
             "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>\
              <RequestID>r</RequestID></Response>"
         ),
-        "sts" => format!("<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"),
+        "sts" => format!(
+            "<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        ),
         "s3" => format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"),
         _ => {
             response = response.header("x-amzn-errortype", code);

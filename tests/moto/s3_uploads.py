@@ -115,6 +115,16 @@ def shown_part(part: FakeKey) -> dict[str, Any]:
     }
 
 
+def listed(response: S3Response, action: str, result: dict[str, Any]) -> Answer:
+    """The answer with the root element that AWS gives it: moto's says `Response`, which strict clients refuse."""
+    response.data["Action"] = action
+    status, headers, body = response.serialized(ActionResult(result))
+    was, root = (f"{action}{end}" for end in ("Response", "Result"))
+    if isinstance(body, bytes):
+        return status, headers, body.replace(was.encode(), root.encode())
+    return status, headers, body.replace(was, root)
+
+
 def list_parts(response: S3Response) -> Answer:
     upload_id, marker = response._get_param("uploadId"), response._get_int_param("part-number-marker", 0)
     most = response._get_int_param("max-parts", 1000)
@@ -136,8 +146,7 @@ def list_parts(response: S3Response) -> Answer:
         "ChecksumAlgorithm": multipart.metadata.get("x-amz-checksum-algorithm"),
         "Parts": [shown_part(multipart.parts[number]) for number in page],
     }
-    response.data["Action"] = "ListParts"
-    return response.serialized(ActionResult(result))
+    return listed(response, "ListParts", result)
 
 
 def list_multipart_uploads(response: S3Response) -> Answer:
@@ -164,8 +173,7 @@ def list_multipart_uploads(response: S3Response) -> Answer:
             for upload in chosen
         ],
     }
-    response.data["Action"] = "ListMultipartUploads"
-    return response.serialized(ActionResult(result))
+    return listed(response, "ListMultipartUploads", result)
 
 
 def dated(construct: Callable[..., None]) -> Callable[..., None]:
