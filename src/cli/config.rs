@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::diagnostic::{Code, Diagnostic, nearest};
 use crate::plan::{Budget, Target};
 use crate::primitives::Port;
-use crate::providers::sim::{Faults, Settings};
+use crate::providers::sim::{self, Faults, Settings};
 use crate::script::Limits;
 use crate::units::Seconds;
 
@@ -22,7 +22,6 @@ const PARALLELISM: usize = 32;
 
 /// The account of a simulated world, in the form of one that cannot exist.
 const SIM_ACCOUNT: &str = "000000000000";
-const SIM_REGION: &str = "eu-central-1";
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,7 +241,7 @@ impl ProfileConfig {
                 profile: name.to_owned(),
                 fleet: fleet.to_owned(),
                 account: self.account.clone().unwrap_or_else(|| SIM_ACCOUNT.to_owned()),
-                region: self.region.clone().unwrap_or_else(|| SIM_REGION.to_owned()),
+                region: self.region.clone().unwrap_or_else(|| sim::HOME_REGION.to_owned()),
             },
             primitives: self.primitives.clone(),
             budget: self.budget.clone(),

@@ -160,7 +160,8 @@ impl Workspace {
         match &self.profile.adapters {
             Adapters::Sim(settings) => {
                 let model = Arc::new(ScriptModel::new(self.root.clone(), self.config.limits));
-                sim::providers(self.root.clone(), self.state().join("world"), model, *settings).map_err(
+                let home = self.profile.target.region.clone();
+                sim::providers(self.root.clone(), self.state().join("world"), home, model, *settings).map_err(
                     |error| {
                         let mut diagnostic = Diagnostic::error(Code::PlanRead, error.to_string());
                         diagnostic.help = error.help;

@@ -22,6 +22,9 @@ use crate::value::{Address, Reference, Value};
 /// Observations at once.
 const CONCURRENCY: usize = 64;
 
+/// Tries of a look after the first. Adapters try a call again by themselves; somebody waits for the plan.
+const RETRIES: u32 = 4;
+
 /// Observes and decides.
 pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided> {
     let Plan { header, steps, phase: Recorded } = plan;
@@ -144,8 +147,7 @@ pub(super) async fn survey(
     loop {
         match primitive.operations().survey(args, cx).await {
             Err(StepError::Provider(error)) => {
-                let Some(wait) = retry::backoff(error.kind, attempt, retry::DEFAULT_RETRIES, fastrand::f64())
-                else {
+                let Some(wait) = retry::backoff(error.kind, attempt, RETRIES, fastrand::f64()) else {
                     return Err(StepError::Provider(error));
                 };
                 attempt += 1;
@@ -170,8 +172,7 @@ async fn unmanaged(fleet: &str, providers: &Providers) -> Result<Vec<Owned>, Dia
         match providers.ec2.owned(fleet).await {
             Ok(owned) => return Ok(owned),
             Err(error) => {
-                let Some(wait) = retry::backoff(error.kind, attempt, retry::DEFAULT_RETRIES, fastrand::f64())
-                else {
+                let Some(wait) = retry::backoff(error.kind, attempt, RETRIES, fastrand::f64()) else {
                     let message = format!("the fleet's resources cannot be listed: {error}");
                     return Err(Diagnostic::error(Code::PlanRead, message));
                 };

@@ -386,7 +386,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let world = dir.path().join("w");
         let providers =
-            sim::providers(dir.path().into(), world, Arc::new(NoModel), Settings::default()).unwrap();
+            sim::providers(dir.path().into(), world, "r".into(), Arc::new(NoModel), Settings::default())
+                .unwrap();
         let step: Address = step.parse().unwrap();
         ApplyContext::new(&providers, target, &step, &NoLog, Duration::from_secs(1))
             .token(call, &fixed, generation)

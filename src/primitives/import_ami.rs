@@ -411,9 +411,7 @@ output("ami", ami.image_id);"##;
         "kms:GenerateDataKeyWithoutPlaintext",
         "kms:ReEncryptFrom",
         "kms:ReEncryptTo",
-        "s3:AbortMultipartUpload",
         "s3:DeleteObject",
-        "s3:GetBucketLocation",
         "s3:GetObject",
         "s3:ListBucket",
         "s3:ListBucketMultipartUploads",
@@ -458,7 +456,7 @@ output("ami", ami.image_id);"##;
             }
             ("s3", call) => {
                 let Some(bucket) = args.str("bucket") else { return "arn:aws:s3:::*".to_owned() };
-                if matches!(call, "GetBucketLocation" | "ListBucket" | "ListBucketMultipartUploads") {
+                if matches!(call, "ListBucket" | "ListBucketMultipartUploads") {
                     return format!("arn:aws:s3:::{bucket}");
                 }
                 let prefix = args.str("bucket_prefix").unwrap_or("clawd/images").trim_matches('/');

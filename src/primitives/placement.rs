@@ -88,6 +88,11 @@ pub(super) async fn survey(
     Ok(places)
 }
 
+/// A moment as people read it, `2026-01-31T12:00:00Z`.
+fn date(seconds: i64) -> Value {
+    jiff::Timestamp::from_second(seconds).map_or(Value::Int(seconds), |at| Value::string(at.to_string()))
+}
+
 /// What differs from what is wanted.
 pub(super) fn changes(places: &[Place], wanted: &Wanted) -> Vec<Change> {
     let list = |accounts: &[String]| Value::List(accounts.iter().map(|it| it.as_str().into()).collect());
@@ -111,8 +116,8 @@ pub(super) fn changes(places: &[Place], wanted: &Wanted) -> Vec<Change> {
             changes.push(Change::write(path, list(&place.launch_permissions), list(after)));
         }
         if let Some(at) = place.deprecation(wanted) {
-            let before = image.deprecated.map_or(Value::Null, Value::Int);
-            changes.push(Change::write(format!("deprecated.{region}"), before, Value::Int(at)));
+            let before = image.deprecated.map_or(Value::Null, date);
+            changes.push(Change::write(format!("deprecated.{region}"), before, date(at)));
         }
     }
     changes

@@ -271,26 +271,28 @@ async fn put(source: &Source<'_>, known: Known, cx: &ApplyContext<'_>) -> Result
         ));
     }
     let all_anew = missing == send;
-    match send_and_complete(job(missing, map.clone()), &completion, cx).await {
-        // A snapshot that was gone on with may have been completed by an earlier try whose answer was lost, and the journal
-        // may say more than EBS has: then everything is sent once more, into the same snapshot.
-        Err(error)
-            if resumed
-                && error.kind == ErrorKind::Permanent
-                && error.message.contains("ValidationException") =>
-        {
-            if is_sealed(&snapshot, cx).await? {
-                return Ok(snapshot);
-            }
-            if all_anew {
-                return Err(error);
-            }
-            cx.progress(&format!("{error}; sending all blocks again"));
-            send_and_complete(job(send, map), &completion, cx).await?;
-            Ok(snapshot)
+    let refused = match send_and_complete(job(missing, map.clone()), &completion, cx).await {
+        Err(error) if resumed && is_refusal(&error) => error,
+        outcome => return outcome.map(|()| snapshot),
+    };
+    // The journal may say more than EBS has: then everything is sent once more, into the same snapshot.
+    let refused = if all_anew {
+        refused
+    } else {
+        cx.progress(&format!("{refused}; sending all blocks again"));
+        match send_and_complete(job(send, map), &completion, cx).await {
+            Err(error) if is_refusal(&error) => error,
+            outcome => return outcome.map(|()| snapshot),
         }
-        outcome => outcome.map(|()| snapshot),
-    }
+    };
+    // Or an earlier try completed it, and its answer was lost.
+    if is_sealed(&snapshot, cx).await? { Ok(snapshot) } else { Err(refused) }
+}
+
+/// Whether EBS says that a snapshot does not take what it was given, as it does of one that is complete.
+fn is_refusal(error: &ProviderError) -> bool {
+    let codes = ["ValidationException", "ConflictException"];
+    error.kind == ErrorKind::Permanent && codes.iter().any(|code| error.message.contains(code))
 }
 
 async fn send_and_complete(

@@ -68,7 +68,14 @@ fn providers(project: &Project) -> Providers {
     let model =
         std::sync::Arc::new(clawd::script::ScriptModel::new(project.path().into(), Default::default()));
     let world = project.path().join(".clawd/sim/world");
-    clawd::providers::sim::providers(project.path().into(), world, model, Settings::default()).unwrap()
+    clawd::providers::sim::providers(
+        project.path().into(),
+        world,
+        "eu-central-1".into(),
+        model,
+        Settings::default(),
+    )
+    .unwrap()
 }
 
 /// Makes a volume behind the plan's back, in the world the command line uses.
@@ -76,8 +83,14 @@ async fn foreign_volume(project: &Project, token: &str, tags: &[(&str, &str)]) -
     let model =
         std::sync::Arc::new(clawd::script::ScriptModel::new(project.path().into(), Default::default()));
     let world = project.path().join(".clawd/sim/world");
-    let providers =
-        clawd::providers::sim::providers(project.path().into(), world, model, Settings::default()).unwrap();
+    let providers = clawd::providers::sim::providers(
+        project.path().into(),
+        world,
+        "eu-central-1".into(),
+        model,
+        Settings::default(),
+    )
+    .unwrap();
     let tags: Tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let request = VolumeRequest {
         zone: "eu-central-1a".into(),

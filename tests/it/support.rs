@@ -168,5 +168,5 @@ pub(crate) fn evaluate(root: &Path, script: &str, params: &[(&str, &str)]) -> Re
 /// The simulator over a world in `root`.
 pub(crate) fn simulator(root: &Path, settings: Settings) -> Providers {
     let model = Arc::new(ScriptModel::new(root.to_owned(), Limits::default()));
-    sim::providers(root.to_owned(), root.join(".world"), model, settings).unwrap()
+    sim::providers(root.to_owned(), root.join(".world"), sim::HOME_REGION.into(), model, settings).unwrap()
 }

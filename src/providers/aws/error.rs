@@ -115,6 +115,12 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether the call was not made because nobody could sign it.
+fn lacks_credentials(error: &dyn std::error::Error) -> bool {
+    let text = causes(error).to_ascii_lowercase();
+    ["credential", "identity", "sso", "token"].iter().any(|word| text.contains(word))
+}
+
 impl Session {
     /// An error of a call, `ec2 RegisterImage`, as the ports have it.
     pub(super) fn failed<E>(&self, operation: &str, error: SdkError<E, HttpResponse>) -> ProviderError
@@ -136,7 +142,11 @@ impl Session {
                 let message = format!("the answer broke off: {}", causes(&error));
                 ProviderError::new(ErrorKind::Transient, operation, message)
             }
-            SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
+            // The client says of a connection that closed too early only that it was something else; credentials that
+            // cannot be had come the same way.
+            SdkError::DispatchFailure(failure)
+                if failure.is_io() || failure.is_timeout() || failure.is_other() && !lacks_credentials(&error) =>
+            {
                 let message = format!("the connection failed: {}", causes(&error));
                 let error = ProviderError::new(ErrorKind::Transient, operation, message);
                 match &self.settings().endpoint {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_ebs::config::retry::RetryConfig;
 use aws_sdk_ebs::types::{ChecksumAggregationMethod, ChecksumAlgorithm, Tag};
 use aws_sdk_ec2::types::{SnapshotDiskContainer, UserBucket};
 use aws_smithy_types::base64;
@@ -155,9 +156,8 @@ impl Upload for Uploader {
     async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<()> {
         let config = self.session.config().await?;
         // Blocks are tried again one by one here, where throttling slows all of them down.
-        let config = aws_sdk_ebs::config::Builder::from(&config)
-            .retry_config(aws_sdk_ebs::config::retry::RetryConfig::disabled())
-            .build();
+        let config =
+            aws_sdk_ebs::config::Builder::from(&config).retry_config(RetryConfig::disabled()).build();
         let client = aws_sdk_ebs::Client::from_conf(config);
         Puts { session: &self.session, client, rate: &self.rate }.run(upload, watch).await
     }
@@ -174,6 +174,9 @@ impl Upload for Uploader {
             .checksum(base64::encode(checksum))
             .checksum_algorithm(ChecksumAlgorithm::ChecksumAlgorithmSha256)
             .checksum_aggregation_method(ChecksumAggregationMethod::ChecksumAggregationLinear)
+            // It takes no token: sent again, it would be refused for its own first effect.
+            .customize()
+            .config_override(aws_sdk_ebs::Config::builder().retry_config(RetryConfig::disabled()))
             .send()
             .await;
         completed.map(|_| ()).map_err(|error| {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::Sim;
 use super::images::{image_at, no_image, snapshot_at};
 use super::tables::{Draft, Record, Tables};
-use super::{HOME_REGION, Sim};
 use crate::plan::digest::sha256_hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
@@ -37,7 +37,7 @@ pub(super) struct Ec2Sim {
 impl Ec2Sim {
     /// EC2 of a region, by its name.
     pub(super) fn of(sim: &Arc<Sim>, region: &str) -> Self {
-        let region = if region == HOME_REGION { "" } else { region };
+        let region = if region == sim.home { "" } else { region };
         Self { sim: Arc::clone(sim), region: region.to_owned() }
     }
 
@@ -311,7 +311,7 @@ impl Ec2 for Ec2Sim {
     async fn create_volume(&self, token: &str, request: &VolumeRequest) -> Answer<String> {
         const OPERATION: &str = "ec2 CreateVolume";
         if !self.region.is_empty() {
-            let message = format!("UnsupportedOperation: simulated volumes are in {HOME_REGION} only");
+            let message = format!("UnsupportedOperation: simulated volumes are in {} only", self.sim.home);
             return Err(refuse(OPERATION, message));
         }
         self.sim.faults.write(OPERATION, || {

@@ -31,8 +31,8 @@ use crate::units::Seconds;
 pub use faults::Faults;
 pub use world::World;
 
-/// The region that a simulated world's instances, volumes and uploads are in; other regions have images and their
-/// snapshots only.
+/// The region of a simulated world when nobody says otherwise. Instances, volumes and uploads are in the world's own region;
+/// others have images and their snapshots only.
 pub const HOME_REGION: &str = "eu-central-1";
 
 /// How a simulated world behaves.
@@ -47,6 +47,8 @@ pub struct Settings {
 /// The simulator's adapters over one world; `Ec2Sim` adds the region.
 pub(crate) struct Sim {
     root: PathBuf,
+    /// The region the world is in.
+    home: String,
     world: World,
     model: Arc<dyn StackModel>,
     settings: Settings,
@@ -68,23 +70,25 @@ impl Sim {
     }
 }
 
-/// Providers over the simulated world in `dir`. `root` is the project, whose modules the stacks are.
+/// Providers over the simulated world in `dir`. `root` is the project, whose modules the stacks are, `home` the region that
+/// the world is in.
 ///
 /// # Errors
 /// When the world cannot be read.
 pub fn providers(
     root: PathBuf,
     dir: PathBuf,
+    home: String,
     model: Arc<dyn StackModel>,
     settings: Settings,
 ) -> Answer<Providers> {
     let world = World::open(dir)?;
     let now_ms = AtomicI64::new(world.read(|tables| tables.now).saturating_mul(1000));
     let faults = faults::Injector::new(settings.faults);
-    let sim = Arc::new(Sim { root, world, model, settings, now_ms, faults, flakes: Mutex::default() });
+    let sim = Arc::new(Sim { root, home, world, model, settings, now_ms, faults, flakes: Mutex::default() });
     Ok(Providers {
         nix: Arc::clone(&sim) as Arc<_>,
-        ec2: Arc::new(ec2::Ec2Sim::of(&sim, HOME_REGION)),
+        ec2: Arc::new(ec2::Ec2Sim::of(&sim, &sim.home)),
         upload: Arc::clone(&sim) as Arc<_>,
         tofu: Arc::clone(&sim) as Arc<_>,
         hosts: Arc::clone(&sim) as Arc<_>,

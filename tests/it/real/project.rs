@@ -91,7 +91,9 @@ impl RealProject {
             (r"(ami|snap|vol|i|import-snap)-[0-9a-f]{8,17}\b", "$1-[id]"),
             (r"content hash [0-9a-f]{12}", "content hash [hash]"),
             (r"clawdinator-[0-9a-f]{16}", "clawdinator-[hash]"),
-            (r"http://127\.0\.0\.1:[0-9]+", "http://127.0.0.1:[port]"),
+            (r"(http://127\.0\.0\.1|https://ec2\.example\.org):[0-9]{5}", "$1:[port]"),
+            (r", [0-9smh]+ old", ", [age] old"),
+            (r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", "[time]"),
             (r"in [0-9.]+ s: ", "in [n] s: "),
         ];
         let text = text.replace(&self.fleet, "[fleet]");
