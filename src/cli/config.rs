@@ -126,6 +126,7 @@ pub(super) enum Adapters {
 
 /// What the AWS adapters are told beside account and region.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "aws"), allow(dead_code))] // such a profile is refused, and nobody reads it
 pub(super) struct Aws {
     /// Another endpoint than AWS's own; `AWS_ENDPOINT_URL` wins over it.
     pub(super) endpoint: Option<String>,

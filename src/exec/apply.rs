@@ -8,13 +8,14 @@ use tokio::sync::watch;
 use super::guard::{check_budget, plan_costs, stale};
 use super::journal::Journal;
 use super::observer::Observer;
-use super::planner::decide;
+use super::planner::decide_for;
 use super::report::{Applied, ApplyError, Interrupt, Options};
 use super::scheduler::Run;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::budget::Cost;
 use crate::plan::conform::differences;
 use crate::plan::{Decided, Plan, Recorded};
+use crate::primitives::Purpose;
 use crate::providers::{ProviderError, Providers};
 
 /// Applies an approved plan. The caller holds the target's lock.
@@ -35,7 +36,7 @@ pub async fn apply(
     providers.clock.refresh().map_err(|error| unreadable(&error))?;
     let recorded = Plan { header: approved.header.clone(), steps: approved.steps.clone(), phase: Recorded };
     let now = tokio::select! {
-        now = decide(recorded, providers) => now,
+        now = decide_for(Purpose::Act, recorded, providers) => now,
         true = asked_to_stop(&mut interrupt) => return Err(ApplyError::Interrupted),
     };
     if !now.phase.problems.is_empty() {

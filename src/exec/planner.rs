@@ -4,7 +4,7 @@
 //! A failed read is a problem, never "absent": the step is unknown, independent steps go on, the plan cannot be
 //! applied.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -14,7 +14,7 @@ use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::graph::dependants;
 use crate::plan::{Action, Decided, Decision, Hindrance, Plan, Recorded, Step, StepDecision, Unmanaged};
-use crate::primitives::{ObserveContext, Refusal, Registry, StepError};
+use crate::primitives::{ObserveContext, Purpose, Refusal, Registry, StepError};
 use crate::providers::Providers;
 use crate::providers::ports::Owned;
 use crate::value::{Address, Reference, Value};
@@ -25,8 +25,17 @@ const CONCURRENCY: usize = 64;
 /// Tries of a look after the first. Adapters try a call again by themselves; somebody waits for the plan.
 const RETRIES: u32 = 4;
 
-/// Observes and decides.
+/// Observes and decides, for a plan that people read.
 pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided> {
+    decide_for(Purpose::Show, plan, providers).await
+}
+
+/// Observes and decides.
+pub(super) async fn decide_for(
+    purpose: Purpose,
+    plan: Plan<Recorded>,
+    providers: &Providers,
+) -> Plan<Decided> {
     let Plan { header, steps, phase: Recorded } = plan;
     let dependants = dependants(steps.values());
     let mut waiting: Vec<usize> = steps.values().map(|step| step.depends_on.len()).collect();
@@ -45,7 +54,7 @@ pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided
             });
             let target = &header.target;
             running.push(async move {
-                let cx = ObserveContext::new(providers, target, &step.address);
+                let cx = ObserveContext::new(providers, target, &step.address, purpose);
                 (index, survey(step, &args, &cx, providers).await)
             });
         }
@@ -70,10 +79,11 @@ pub async fn decide(plan: Plan<Recorded>, providers: &Providers) -> Plan<Decided
     drop(running);
     problems.sort_by_key(|(index, _)| *index);
     let mut problems: Vec<Diagnostic> = problems.into_iter().map(|(_, problem)| problem).collect();
+    let destroyed = destroyed(&outcomes);
     let unmanaged = match unmanaged(&header.target.fleet, providers).await {
         Ok(owned) => owned
             .into_iter()
-            .filter(|owned| !is_claimed(owned, &steps, &outcomes))
+            .filter(|owned| !is_claimed(owned, &steps, &outcomes) && !destroyed.contains(owned.id.as_str()))
             .map(|Owned { kind, id, step, size, created }| Unmanaged {
                 kind,
                 id,
@@ -128,6 +138,18 @@ fn is_claimed(owned: &Owned, steps: &IndexMap<Address, Step>, outcomes: &[Option
         .filter(|text| text.split_once('-').is_some_and(|(kind, rest)| kind == prefix && rest.len() >= 8));
     let first = ids.next();
     first.is_none() || first == Some(owned.id.as_str()) || ids.any(|id| id == owned.id)
+}
+
+/// The ids of what steps take away one by one: the plan shows them there, and they do not stay as they are.
+fn destroyed(outcomes: &[Option<StepDecision>]) -> HashSet<&str> {
+    let nested = outcomes.iter().flatten().flat_map(|outcome| &outcome.decision.nested);
+    let going = nested.filter(|nested| nested.action == Action::Destroy);
+    going
+        .flat_map(|nested| {
+            let parts = nested.changes.iter().filter_map(|change| change.before.as_str());
+            std::iter::once(nested.address.as_str()).chain(parts)
+        })
+        .collect()
 }
 
 /// Arguments with everything filled in that `known` knows.

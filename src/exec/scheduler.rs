@@ -24,7 +24,7 @@ use crate::plan::conform::differences;
 use crate::plan::graph::dependants;
 use crate::plan::{Action, Decided, Decision, Plan, Step};
 use crate::primitives::context::{Effect, timed_out};
-use crate::primitives::{ApplyContext, EffectLog, ObserveContext, Port, Registry, StepError};
+use crate::primitives::{ApplyContext, EffectLog, ObserveContext, Port, Purpose, Registry, StepError};
 use crate::providers::{ErrorKind, ProviderError, Providers};
 use crate::units::Seconds;
 use crate::value::{Address, Value};
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         timeout: Duration,
     ) -> Result<(Action, Value), Stop> {
         let target = &self.now.header.target;
-        let observe = ObserveContext::new(self.providers, target, &step.address);
+        let observe = ObserveContext::new(self.providers, target, &step.address, Purpose::Act);
         let (seen, mut decision) =
             survey(step, args, &observe, self.providers).await.map_err(Stop::Failed)?;
         if let Some(hindrance) = decision.hindrance.take().filter(|_| decision.action.acts()) {

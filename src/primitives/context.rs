@@ -36,18 +36,39 @@ pub struct Scope<'a> {
     pub step: &'a Address,
 }
 
+/// What a look is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A plan that people read.
+    Show,
+    /// Comparing with what was shown, and acting: what only people want to know need not be found out.
+    Act,
+}
+
 /// What a primitive sees while planning.
 pub struct ObserveContext<'a> {
     providers: &'a Providers,
     target: &'a Target,
     step: &'a Address,
+    purpose: Purpose,
 }
 
 impl<'a> ObserveContext<'a> {
     /// The context of one step.
     #[must_use]
-    pub const fn new(providers: &'a Providers, target: &'a Target, step: &'a Address) -> Self {
-        Self { providers, target, step }
+    pub const fn new(
+        providers: &'a Providers,
+        target: &'a Target,
+        step: &'a Address,
+        purpose: Purpose,
+    ) -> Self {
+        Self { providers, target, step, purpose }
+    }
+
+    /// What the look is for. It must not change the action or its reason, only what is told beside them.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Reading nix.

@@ -23,7 +23,7 @@ use std::sync::LazyLock;
 
 use indexmap::IndexMap;
 
-pub use context::{ApplyContext, EffectLog, ObserveContext, Scope};
+pub use context::{ApplyContext, EffectLog, ObserveContext, Purpose, Scope};
 pub use partial::Partial;
 pub use primitive::{ErasedPrimitive, Port, Primitive, Refusal, Registered, StepError};
 pub use schema::Schema;

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::{ApplyContext, ObserveContext};
+use super::context::{ApplyContext, ObserveContext, Purpose};
 use super::import_ami::Method;
 use crate::image::{BlockMap, BlockSet, Manifest};
 use crate::providers::ports::{
-    BlockUpload, Completion, DiskFile, Ec2Read, ImportRequest, ImportTask, ObjectPlace, Snapshot,
-    SnapshotStart, TAG_CONTENT, TAG_FLEET, TAG_PARENT, TAG_PRUNED, TAG_STEP, UploadRead,
+    BlockUpload, Blocks, Completion, DiskFile, Ec2Read, ImportRequest, ImportTask, ObjectPlace, Snapshot,
+    SnapshotStart, TAG_CONTENT, TAG_FLEET, TAG_KEY, TAG_PARENT, TAG_PRUNED, TAG_STEP, Tags, UploadRead,
 };
 use crate::providers::{ErrorKind, ProviderError};
 use crate::units::{GiB, Seconds};
+
+/// The value of `clawd:key` on a snapshot that was made without asking for a key.
+const DEFAULT_KEY: &str = "default";
 
 /// The value of `clawd:parent` on a snapshot that begins empty.
 const NO_PARENT: &str = "none";
@@ -61,6 +64,14 @@ impl Source<'_> {
         GiB::holding(self.disk.size)
     }
 
+    /// What binds a snapshot to the image, and to how it was asked for.
+    fn tags(&self, cx: &ApplyContext<'_>) -> Tags {
+        let mut tags = cx.owner_tags();
+        tags.insert(TAG_CONTENT.to_owned(), self.disk.sha256.clone());
+        tags.insert(TAG_KEY.to_owned(), self.kms_key.unwrap_or(DEFAULT_KEY).to_owned());
+        tags
+    }
+
     /// Where the image lies on its way to `ImportSnapshot`: under the hash of its content.
     fn object(&self, bucket: &str) -> ObjectPlace {
         let key = format!("{}/{}.{}", self.prefix.trim_matches('/'), self.disk.sha256, self.format);
@@ -89,7 +100,7 @@ pub(super) struct Known {
     unfinished: Option<Unfinished>,
     /// The snapshot whose blocks need not be sent.
     parent: Option<String>,
-    /// Blocks to send, and blocks of the image; nothing when no blocks are sent.
+    /// Blocks to send, and blocks of the image; nothing when no blocks are sent, or nobody is shown them.
     blocks: Option<(u64, u64)>,
 }
 
@@ -100,7 +111,10 @@ impl Known {
             return format!("nothing to upload: {snapshot} holds this image");
         }
         let Some((send, all)) = self.blocks else {
-            return format!("uploads {} to S3, then imports it", source.disk.size);
+            return match source.method {
+                Method::Vmimport => format!("uploads {} to S3, then imports it", source.disk.size),
+                Method::EbsDirect => format!("uploads what {} hold", source.disk.size),
+            };
         };
         // A share for people; precision beyond it is of no use.
         #[allow(clippy::cast_precision_loss)]
@@ -116,26 +130,43 @@ impl Known {
     }
 }
 
-/// Whether a snapshot is encrypted as it would be if it were made now. Keys compare by ARN, or by the id at an ARN's end; an
-/// alias compares with nothing, because it may mean another key tomorrow.
-fn same_key(wanted: Option<&str>, found: Option<&str>) -> bool {
-    match (wanted, found) {
-        (None, None) => true,
-        (Some(wanted), Some(found)) => wanted == found || found.rsplit('/').next() == Some(wanted),
-        _ => false,
+/// How a new snapshot would be encrypted.
+struct Encryption<'a> {
+    /// The key that is asked for.
+    asked: Option<&'a str>,
+    /// The account's key, where such things are encrypted by default.
+    default: Option<String>,
+}
+
+impl Encryption<'_> {
+    /// Whether a snapshot is encrypted as it would be if it were made now. Keys compare by ARN, or by the id at an ARN's end.
+    /// An alias may mean another key tomorrow: behind one, a snapshot of the same request is the one that is meant, and none
+    /// is a parent, but for AWS's own aliases, which nobody can re-point.
+    fn fits(&self, found: &Snapshot, as_parent: bool) -> bool {
+        let asked_alike = found.tags.get(TAG_KEY).is_some_and(|tag| tag == self.asked.unwrap_or(DEFAULT_KEY));
+        match (self.asked.or(self.default.as_deref()), found.kms_key.as_deref()) {
+            (None, None) => true,
+            (Some(wanted), Some(found)) => {
+                let steady = !wanted.starts_with("alias/") || wanted.starts_with("alias/aws/");
+                wanted == found
+                    || found.rsplit('/').next() == Some(wanted)
+                    || asked_alike && (steady || !as_parent)
+            }
+            _ => false,
+        }
     }
 }
 
-/// Looks at what there is. Reads the image's blocks when they are to be sent.
+/// Looks at what there is.
 pub(super) async fn survey(source: &Source<'_>, cx: &ObserveContext<'_>) -> Result<Known, ProviderError> {
     let scope = cx.scope();
-    let default_key = match source.kms_key {
+    let default = match source.kms_key {
         Some(_) => None,
         None => cx.ec2().default_key().await?,
     };
-    let key = source.kms_key.or(default_key.as_deref());
+    let encryption = Encryption { asked: source.kms_key, default };
     let mut found = cx.ec2().snapshots(&[(TAG_FLEET, &scope.target.fleet)]).await?;
-    found.retain(|it| same_key(key, it.kms_key.as_deref()) && !it.tags.contains_key(TAG_PRUNED));
+    found.retain(|it| encryption.fits(it, false) && !it.tags.contains_key(TAG_PRUNED));
     found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     let tagged = |it: &Snapshot, key: &str, value: &str| it.tags.get(key).is_some_and(|tag| tag == value);
     let same_image = |it: &&Snapshot| tagged(it, TAG_CONTENT, &source.disk.sha256);
@@ -144,7 +175,6 @@ pub(super) async fn survey(source: &Source<'_>, cx: &ObserveContext<'_>) -> Resu
     if complete.is_some() || source.method == Method::Vmimport {
         return Ok(Known { complete, unfinished: None, parent: None, blocks: None });
     }
-    let map = cx.upload().blocks(&source.disk).await?;
     let shelf = source.shelf();
     let unfinished =
         found.iter().filter(same_image).filter(own).filter(|it| it.state == "pending").find_map(|it| {
@@ -156,15 +186,17 @@ pub(super) async fn survey(source: &Source<'_>, cx: &ObserveContext<'_>) -> Resu
         let base = base(unfinished.parent.as_deref(), shelf.as_deref(), cx.upload()).await?;
         // Without the parent's manifest nobody knows what the snapshot lacks: a new one is begun.
         if let Some(manifest) = base {
-            let send = map.to_send(manifest.as_ref().map(|it| &it.blocks));
-            let blocks = Some((send.len(), map.hashes.len() as u64));
+            let blocks = count(source, manifest.as_ref(), cx).await?;
             let parent = unfinished.parent.clone();
             return Ok(Known { complete: None, unfinished: Some(unfinished), parent, blocks });
         }
     }
     let mut parent = None;
     let older = found.iter().rev().filter(own).filter(|it| {
-        it.state == "completed" && it.size <= source.size() && it.tags.contains_key(TAG_CONTENT)
+        it.state == "completed"
+            && it.size <= source.size()
+            && it.tags.contains_key(TAG_CONTENT)
+            && encryption.fits(it, true)
     });
     for candidate in older.take(if source.incremental { PARENTS_LOOKED_AT } else { 0 }) {
         if let Some(manifest) = cx.upload().manifest(&candidate.id, shelf.as_deref()).await? {
@@ -172,13 +204,27 @@ pub(super) async fn survey(source: &Source<'_>, cx: &ObserveContext<'_>) -> Resu
             break;
         }
     }
-    let send = map.to_send(parent.as_ref().map(|manifest| &manifest.blocks));
+    let blocks = count(source, parent.as_ref(), cx).await?;
     Ok(Known {
         complete: None,
         unfinished: None,
         parent: parent.map(|manifest| manifest.snapshot_id),
-        blocks: Some((send.len(), map.hashes.len() as u64)),
+        blocks,
     })
+}
+
+/// Blocks to send, and blocks of the image: for people, so the file is read only when a plan is shown.
+async fn count(
+    source: &Source<'_>,
+    parent: Option<&Manifest>,
+    cx: &ObserveContext<'_>,
+) -> Result<Option<(u64, u64)>, ProviderError> {
+    if cx.purpose() == Purpose::Act {
+        return Ok(None);
+    }
+    let map = cx.upload().blocks(&source.disk).await?;
+    let send = map.to_send(parent.map(|manifest| &manifest.blocks));
+    Ok(Some((send.len(), map.hashes.len() as u64)))
 }
 
 /// The manifest to compare with: `Some(None)` when there is no parent, `None` when the parent's is not known.
@@ -246,33 +292,40 @@ async fn put(source: &Source<'_>, known: Known, cx: &ApplyContext<'_>) -> Result
             format!("the manifest of {} is gone since it was looked at", parent.as_deref().unwrap_or("?"));
         ProviderError::new(ErrorKind::Transient, "ebs StartSnapshot", message)
     })?;
+    let Some(unfinished) = unfinished else {
+        let snapshot = start(source, parent, cx).await?;
+        let blocks = match &manifest {
+            // Without anything to compare with, the file is read once: hashed on its way.
+            None => Blocks::WithData,
+            Some(manifest) => {
+                let map = cx.upload().blocks(&source.disk).await?;
+                let send = map.to_send(Some(&manifest.blocks));
+                Blocks::These { map, send }
+            }
+        };
+        let upload = BlockUpload { snapshot, image: source.disk.clone(), blocks };
+        send_and_complete(&upload, manifest.as_ref(), cx).await?;
+        return Ok(upload.snapshot);
+    };
+    let snapshot = unfinished.snapshot;
     let map = cx.upload().blocks(&source.disk).await?;
     let send = map.to_send(manifest.as_ref().map(|it| &it.blocks));
-    let resumed = unfinished.is_some();
-    let snapshot = match unfinished {
-        Some(unfinished) => unfinished.snapshot,
-        None => start(source, parent, cx).await?,
-    };
-    let stored = cx.stored(&snapshot);
-    let missing = send.without(&stored);
-    let completion =
-        Completion { snapshot: snapshot.clone(), blocks: send.len(), checksum: map.linear_checksum(&send) };
-    let job = |send: BlockSet, map: BlockMap| BlockUpload {
-        snapshot: snapshot.clone(),
-        image: source.disk.clone(),
-        map,
-        send,
-    };
-    if missing != send {
+    let missing = send.without(&cx.stored(&snapshot));
+    let all_anew = missing == send;
+    if !all_anew {
         cx.progress(&format!(
             "{snapshot} has {} of {} blocks already",
             send.len() - missing.len(),
             send.len()
         ));
     }
-    let all_anew = missing == send;
-    let refused = match send_and_complete(job(missing, map.clone()), &completion, cx).await {
-        Err(error) if resumed && is_refusal(&error) => error,
+    let upload = |map: BlockMap, send: BlockSet| BlockUpload {
+        snapshot: snapshot.clone(),
+        image: source.disk.clone(),
+        blocks: Blocks::These { map, send },
+    };
+    let refused = match send_and_complete(&upload(map.clone(), missing), manifest.as_ref(), cx).await {
+        Err(error) if is_refusal(&error) => error,
         outcome => return outcome.map(|()| snapshot),
     };
     // The journal may say more than EBS has: then everything is sent once more, into the same snapshot.
@@ -280,7 +333,7 @@ async fn put(source: &Source<'_>, known: Known, cx: &ApplyContext<'_>) -> Result
         refused
     } else {
         cx.progress(&format!("{refused}; sending all blocks again"));
-        match send_and_complete(job(send, map), &completion, cx).await {
+        match send_and_complete(&upload(map, send), manifest.as_ref(), cx).await {
             Err(error) if is_refusal(&error) => error,
             outcome => return outcome.map(|()| snapshot),
         }
@@ -295,19 +348,37 @@ fn is_refusal(error: &ProviderError) -> bool {
     error.kind == ErrorKind::Permanent && codes.iter().any(|code| error.message.contains(code))
 }
 
+/// Puts blocks and completes the snapshot: with all blocks that it needs, whichever try put them.
 async fn send_and_complete(
-    job: BlockUpload,
-    completion: &Completion,
+    upload: &BlockUpload,
+    parent: Option<&Manifest>,
     cx: &ApplyContext<'_>,
 ) -> Result<(), ProviderError> {
-    let snapshot = job.snapshot.clone();
-    if !job.send.is_empty() {
-        cx.progress(&format!("sending {} to {snapshot}", job.send.bytes()));
-        let fixed = (&snapshot, &job.image.sha256, job.send.to_string());
-        let watch = cx.watch(Some(&snapshot));
-        cx.effect("PutSnapshotBlock", &fixed, |_| cx.upload().put_blocks(&job, &watch)).await?;
+    let snapshot = &upload.snapshot;
+    let (what, nothing) = match &upload.blocks {
+        Blocks::WithData => (format!("the data of {}", upload.image.size), false),
+        Blocks::These { send, .. } => (send.bytes().to_string(), send.is_empty()),
+    };
+    let mut found = None;
+    if let (Blocks::These { map, .. }, true) = (&upload.blocks, nothing) {
+        found = Some(map.clone());
+    } else {
+        cx.progress(&format!("sending {what} to {snapshot}"));
+        let watch = cx.watch(Some(snapshot));
+        let fixed = (snapshot, &upload.image.sha256, &what);
+        let found = &mut found;
+        cx.effect("PutSnapshotBlock", &fixed, |_| async move {
+            *found = Some(cx.upload().put_blocks(upload, &watch).await?);
+            Ok(())
+        })
+        .await?;
     }
-    cx.effect("CompleteSnapshot", completion, |_| cx.upload().complete_snapshot(completion)).await
+    let map =
+        found.ok_or_else(|| ProviderError::permanent("ebs PutSnapshotBlock", "the image has no blocks"))?;
+    let send = map.to_send(parent.map(|it| &it.blocks));
+    let completion =
+        Completion { snapshot: snapshot.clone(), blocks: send.len(), checksum: map.linear_checksum(&send) };
+    cx.effect("CompleteSnapshot", &completion, |_| cx.upload().complete_snapshot(&completion)).await
 }
 
 /// Whether a snapshot that takes no more blocks is complete, or becomes so.
@@ -328,8 +399,7 @@ async fn start(
     parent: Option<String>,
     cx: &ApplyContext<'_>,
 ) -> Result<String, ProviderError> {
-    let mut tags = cx.owner_tags();
-    tags.insert(TAG_CONTENT.to_owned(), source.disk.sha256.clone());
+    let mut tags = source.tags(cx);
     tags.insert(TAG_PARENT.to_owned(), parent.clone().unwrap_or_else(|| NO_PARENT.to_owned()));
     let request = SnapshotStart {
         description: format!(
@@ -398,8 +468,7 @@ async fn import(source: &Source<'_>, cx: &ApplyContext<'_>) -> Result<String, Pr
         )
         .await?;
     let snapshot = wait_imported(&task, cx).await?;
-    let mut tags = cx.owner_tags();
-    tags.insert(TAG_CONTENT.to_owned(), source.disk.sha256.clone());
+    let tags = source.tags(cx);
     cx.effect("CreateTags", &(&snapshot, &tags), |_| cx.ec2().tag(&snapshot, &tags)).await?;
     Ok(snapshot)
 }
@@ -455,5 +524,47 @@ async fn wait_completed(id: &str, ec2: &dyn Ec2Read, cx: &ApplyContext<'_>) -> R
         }
         cx.sleep(pause(look)).await?;
         look += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_compare_by_what_cannot_change() {
+        const ARN: &str = "arn:aws:kms:eu-central-1:1:key/1234";
+        let snapshot = |key: Option<&str>, asked: &str| Snapshot {
+            id: "snap-1".into(),
+            state: "completed".into(),
+            state_reason: None,
+            size: GiB(1),
+            kms_key: key.map(str::to_owned),
+            tags: Tags::from([(TAG_KEY.to_owned(), asked.to_owned())]),
+            created: 0,
+        };
+        // What is asked for, the account's default, the snapshot's key and request; whether it is the same, and a parent.
+        for (asked, default, key, tag, same, parent) in [
+            (None, None, None, "default", true, true),
+            (None, None, Some(ARN), "default", false, false),
+            (None, Some("alias/aws/ebs"), None, "default", false, false),
+            (None, Some("alias/aws/ebs"), Some(ARN), "default", true, true),
+            (None, Some("alias/mine"), Some(ARN), "default", true, false),
+            (None, Some(ARN), Some(ARN), "default", true, true),
+            (Some(ARN), None, Some(ARN), ARN, true, true),
+            (Some("1234"), None, Some(ARN), "1234", true, true),
+            (Some(ARN), None, None, ARN, false, false),
+            (Some("alias/mine"), None, Some(ARN), "alias/mine", true, false),
+            (Some("alias/other"), None, Some(ARN), "alias/mine", false, false),
+        ] {
+            let encryption = Encryption { asked, default: default.map(str::to_owned) };
+            let found = snapshot(key, tag);
+            let shown = format!("{asked:?} {default:?} {key:?} {tag}");
+            assert_eq!(
+                (encryption.fits(&found, false), encryption.fits(&found, true)),
+                (same, parent),
+                "{shown}"
+            );
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clawd::image::{BlockMap, Manifest};
 use clawd::plan::digest::sha256_hex;
 use clawd::providers::ports::{
-    BlockUpload, Clock, Completion, DiskFile, Ec2, ImageCopy, ImageRequest, ImportRequest, ObjectPlace,
-    SnapshotStart, TAG_CONTENT, TAG_FLEET, Tags, Upload, Watch,
+    BlockUpload, Blocks, Clock, Completion, DiskFile, Ec2, ImageCopy, ImageRequest, ImportRequest,
+    ObjectPlace, SnapshotStart, TAG_CONTENT, TAG_FLEET, Tags, Upload, Watch,
 };
 use clawd::units::{Bytes, GiB, Seconds};
 
@@ -91,10 +91,9 @@ impl World {
     async fn snapshot(&self, disk: &DiskFile, what: &str) -> String {
         let id = self.upload.start_snapshot(&self.token(what), &self.start(None)).await.unwrap();
         let map = self.upload.blocks(disk).await.unwrap();
-        let send = map.to_send(None);
         let completion = completion(&id, &map, None);
-        let job = BlockUpload { snapshot: id.clone(), image: disk.clone(), map, send };
-        self.upload.put_blocks(&job, &Quiet).await.unwrap();
+        let job = BlockUpload { snapshot: id.clone(), image: disk.clone(), blocks: Blocks::WithData };
+        assert_eq!(self.upload.put_blocks(&job, &Quiet).await.unwrap(), map, "hashed on the way, or before");
         self.upload.complete_snapshot(&completion).await.unwrap();
         self.until("the snapshot is completed", async || {
             self.ec2.snapshot(&id).await.unwrap().unwrap().state == "completed"
@@ -171,7 +170,7 @@ async fn a_snapshot_is_begun_once_and_sealed_once(world: &World, disk: &DiskFile
     let whole = completion(&id, &map, None);
     let early = world.upload.complete_snapshot(&whole).await.unwrap_err();
     assert!(!early.kind.is_retryable(), "blocks are missing: {early}");
-    let job = BlockUpload { snapshot: id.clone(), image: disk.clone(), map, send };
+    let job = BlockUpload { snapshot: id.clone(), image: disk.clone(), blocks: Blocks::These { map, send } };
     world.upload.put_blocks(&job, &Quiet).await.unwrap();
     world.upload.put_blocks(&job, &Quiet).await.unwrap();
     let fewer = Completion { blocks: whole.blocks - 1, ..whole.clone() };
@@ -213,7 +212,7 @@ async fn a_child_holds_what_differs(world: &World, first: &DiskFile, second: &Di
     let send = after.to_send(Some(&before));
     assert!(send.len() < after.to_send(None).len(), "fewer blocks than a full upload");
     let whole = completion(&id, &after, Some(&before));
-    let job = BlockUpload { snapshot: id, image: second.clone(), map: after, send };
+    let job = BlockUpload { snapshot: id, image: second.clone(), blocks: Blocks::These { map: after, send } };
     world.upload.put_blocks(&job, &Quiet).await.unwrap();
     world.upload.complete_snapshot(&whole).await.unwrap();
 }

@@ -1,13 +1,16 @@
-//! Blocks into a snapshot: one thread reads the file in order into buffers that are used again, many puts are on their way
-//! at once.
+//! Blocks into a snapshot: threads read the file in order into buffers that are used again, many puts are on their way at
+//! once.
 //!
-//! The bytes are copied once, from the file into a buffer that the HTTP client sends from. Hashes come with the upload. Memory
+//! The bytes are copied once, from the file into a buffer that the HTTP client sends from, and hashed there unless their hashes
+//! came with the upload. Memory
 //! is bounded by the puts on their way, whatever the image's size. Each block is tried again by itself; a failure that lasts
 //! ends the whole.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc as std_mpsc;
+use std::thread;
 use std::time::Duration;
 
 use aws_sdk_ebs::Client;
@@ -21,10 +24,10 @@ use tokio::sync::mpsc;
 
 use super::Session;
 use super::rate::Rate;
-use crate::image::blocks::zero_hash;
-use crate::image::{BLOCK_SIZE, BlockSet};
+use crate::image::blocks::{hash_block, zero_hash};
+use crate::image::{BLOCK_SIZE, BlockHash, BlockMap};
 use crate::providers::error::{ErrorKind, ProviderError};
-use crate::providers::ports::{Answer, BlockUpload, Watch};
+use crate::providers::ports::{Answer, BlockUpload, Blocks, Watch};
 use crate::providers::process::disk::read_block;
 use crate::units::Bytes;
 
@@ -35,6 +38,9 @@ const AT_ONCE: usize = 48;
 
 /// Blocks that are read ahead.
 const AHEAD: usize = 8;
+
+/// Threads that read and hash.
+const MOST_THREADS: usize = 4;
 
 /// Tries of one block.
 const TRIES: u32 = 8;
@@ -71,77 +77,157 @@ impl Drop for Lent {
     }
 }
 
-/// Reads blocks in order on a thread of its own. The thread ends with the last block, or when nobody takes any more.
-fn read_ahead(path: PathBuf, size: Bytes, send: BlockSet) -> mpsc::Receiver<Answer<(u32, Buffer)>> {
-    let (blocks, taken) = mpsc::channel(AHEAD);
-    std::thread::spawn(move || {
+/// A block that was read: what to send of it, with its hash, or nothing when it holds zeroes that need not be sent.
+type Read = Answer<(u32, Option<(Buffer, BlockHash)>)>;
+
+/// What a thread reads.
+#[derive(Clone)]
+struct Reading {
+    file: Arc<File>,
+    path: Arc<str>,
+    size: Bytes,
+    /// The blocks to read, in order; threads take one after the other.
+    blocks: Arc<[u32]>,
+    next: Arc<AtomicUsize>,
+    /// Hashes that are known. Without them blocks are hashed here, and those of zeroes are left out.
+    known: Option<Arc<BlockMap>>,
+}
+
+impl Reading {
+    /// Reads until all is read, or nobody takes any more.
+    fn run(&self, taker: &mpsc::Sender<Read>) {
         let (home, returned) = std_mpsc::channel::<Vec<u8>>();
-        let failed = |error: std::io::Error| {
-            ProviderError::permanent("image file", format!("cannot read {}: {error}", path.display()))
-        };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) => {
-                let _ = blocks.blocking_send(Err(failed(error)));
-                return;
-            }
-        };
-        for at in send.iter() {
+        let zero = zero_hash();
+        while let Some(at) = self.blocks.get(self.next.fetch_add(1, Ordering::Relaxed)).copied() {
             let mut bytes = returned.try_recv().unwrap_or_else(|_| vec![0; BLOCK_SIZE]);
-            let read = read_block(&file, at as usize, size, &mut bytes).map(|length| {
+            let read = read_block(&self.file, at as usize, self.size, &mut bytes).map(|length| {
                 bytes[length..].fill(0);
-                (at, Buffer::from_owner(Lent { bytes, home: home.clone() }))
+                let hash = match &self.known {
+                    Some(map) => Some(map.hashes.get(at as usize).copied().flatten().unwrap_or(zero)),
+                    None => hash_block(&bytes),
+                };
+                match hash {
+                    Some(hash) => (at, Some((Buffer::from_owner(Lent { bytes, home: home.clone() }), hash))),
+                    None => {
+                        // Nothing is sent: the buffer is at home at once.
+                        let _ = home.send(bytes);
+                        (at, None)
+                    }
+                }
             });
-            if blocks.blocking_send(read.map_err(failed)).is_err() {
+            let read = read.map_err(|error| {
+                ProviderError::permanent("image file", format!("cannot read {}: {error}", self.path))
+            });
+            if taker.blocking_send(read).is_err() {
                 return;
             }
         }
-    });
-    taken
+    }
+}
+
+/// Reads blocks ahead on threads of their own: one where it only reads, several where it hashes.
+fn read_ahead(upload: &BlockUpload) -> Answer<(mpsc::Receiver<Read>, u64)> {
+    let path = &upload.image.path;
+    let file = File::open(path)
+        .map_err(|error| ProviderError::permanent("image file", format!("cannot read {path}: {error}")))?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let (blocks, known, threads): (Arc<[u32]>, _, _) = match &upload.blocks {
+        Blocks::These { map, send } => (send.iter().collect(), Some(Arc::new(map.clone())), 1),
+        Blocks::WithData => {
+            let count = u32::try_from(BlockMap::count_for(upload.image.size)).unwrap_or(u32::MAX);
+            ((0..count).collect(), None, cores.clamp(1, MOST_THREADS))
+        }
+    };
+    let total = blocks.len() as u64;
+    let reading = Reading {
+        file: Arc::new(file),
+        path: path.as_str().into(),
+        size: upload.image.size,
+        blocks,
+        next: Arc::default(),
+        known,
+    };
+    let (taker, taken) = mpsc::channel(AHEAD);
+    for _ in 0..threads {
+        let (reading, taker) = (reading.clone(), taker.clone());
+        thread::spawn(move || reading.run(&taker));
+    }
+    Ok((taken, total))
+}
+
+/// How an upload goes, for people and for the journal.
+struct Told<'a> {
+    watch: &'a dyn Watch,
+    arrived: Vec<u32>,
+    done: u64,
+    total: u64,
+    percent: u64,
+}
+
+impl Told<'_> {
+    fn arrived(&mut self, at: u32) {
+        self.arrived.push(at);
+        if self.arrived.len() == NOTED {
+            self.note();
+        }
+        self.passed();
+    }
+
+    /// One more block is behind us, sent or not.
+    fn passed(&mut self) {
+        self.done += 1;
+        let percent = self.done * 100 / self.total.max(1);
+        if percent >= self.percent + TOLD || self.done == self.total {
+            self.percent = percent;
+            let (done, total, bytes) = (self.done, self.total, Bytes(self.done * BLOCK_SIZE as u64));
+            self.watch.progress(&format!("{percent} %: {done} of {total} blocks, {bytes}"));
+        }
+    }
+
+    fn note(&mut self) {
+        if !self.arrived.is_empty() {
+            self.watch.stored(&self.arrived.drain(..).collect());
+        }
+    }
 }
 
 impl Puts<'_> {
-    /// Puts the blocks of an upload.
-    pub(crate) async fn run(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<()> {
-        let total = upload.send.len();
-        let zero = zero_hash();
-        let mut blocks =
-            read_ahead(PathBuf::from(&upload.image.path), upload.image.size, upload.send.clone());
+    /// Puts the blocks of an upload; returns the image's blocks.
+    pub(crate) async fn run(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<BlockMap> {
+        let (mut blocks, total) = read_ahead(upload)?;
+        let mut map = match &upload.blocks {
+            Blocks::These { map, .. } => map.clone(),
+            Blocks::WithData => {
+                let count = usize::try_from(total).unwrap_or(usize::MAX);
+                BlockMap { size: upload.image.size, hashes: vec![None; count] }
+            }
+        };
+        let found = upload.blocks == Blocks::WithData;
+        let mut told = Told { watch, arrived: Vec::new(), done: 0, total, percent: 0 };
         let mut puts = FuturesUnordered::new();
-        let (mut reading, mut arrived, mut done, mut told) = (true, Vec::new(), 0_u64, 0);
+        let mut reading = true;
         let outcome = loop {
             tokio::select! {
-                Some(put) = puts.next(), if !puts.is_empty() => {
-                    match put {
-                        Ok(at) => arrived.push(at),
-                        Err(error) => break Err(error),
-                    }
-                    done += 1;
-                    if arrived.len() == NOTED {
-                        watch.stored(&arrived.drain(..).collect());
-                    }
-                    let percent = done * 100 / total.max(1);
-                    if percent >= told + TOLD || done == total {
-                        told = percent;
-                        let bytes = Bytes(done * BLOCK_SIZE as u64);
-                        watch.progress(&format!("{percent} %: {done} of {total} blocks, {bytes}"));
-                    }
-                }
+                Some(put) = puts.next(), if !puts.is_empty() => match put {
+                    Ok(at) => told.arrived(at),
+                    Err(error) => break Err(error),
+                },
                 block = blocks.recv(), if reading && puts.len() < AT_ONCE => match block {
-                    Some(Ok((at, bytes))) => {
-                        let hash = upload.map.hashes.get(at as usize).and_then(Option::as_ref).unwrap_or(&zero);
+                    Some(Ok((at, Some((bytes, hash))))) => {
+                        if found {
+                            map.hashes[at as usize] = Some(hash);
+                        }
                         puts.push(self.put(&upload.snapshot, at, bytes, base64::encode(hash)));
                     }
+                    Some(Ok((_, None))) => told.passed(),
                     Some(Err(error)) => break Err(error),
                     None => reading = false,
                 },
                 else => break Ok(()),
             }
         };
-        if !arrived.is_empty() {
-            watch.stored(&arrived.into_iter().collect());
-        }
-        outcome
+        told.note();
+        outcome.map(|()| map)
     }
 
     /// Puts one block, again when it may help. A block that is there is put again without harm.

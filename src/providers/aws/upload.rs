@@ -20,8 +20,8 @@ use super::rate::Rate;
 use crate::image::{BlockMap, Manifest};
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
-    Answer, BlockUpload, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, SnapshotStart, Upload,
-    UploadRead, Watch,
+    Answer, BlockUpload, Blocks, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, SnapshotStart,
+    Upload, UploadRead, Watch,
 };
 use crate::providers::process::disk::{block_map, blocking};
 
@@ -38,6 +38,15 @@ fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         fs::create_dir_all(dir)?;
     }
     fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path))
+}
+
+/// Keeps what was found out about an image. A cache that cannot be written costs time only.
+fn keep_blocks(file: &Path, image: &DiskFile, blocks: &BlockMap) {
+    let manifest =
+        Manifest { snapshot_id: String::new(), sha256: image.sha256.clone(), blocks: blocks.clone() };
+    if let Err(error) = keep(file, &manifest.encode()) {
+        tracing::warn!(%error, "the blocks of an image were not kept");
+    }
 }
 
 impl Uploader {
@@ -58,6 +67,14 @@ impl Uploader {
         Objects { session: &self.session }
     }
 
+    fn blocks_file(&self, image: &DiskFile) -> PathBuf {
+        self.session.settings().cache.join("blocks").join(format!("{}.blocks", image.sha256))
+    }
+
+    fn keep_blocks(&self, image: &DiskFile, map: &BlockMap) {
+        keep_blocks(&self.blocks_file(image), image, map);
+    }
+
     fn manifest_file(&self, snapshot: &str) -> PathBuf {
         self.session.settings().cache.join("manifests").join(format!("{snapshot}.blocks"))
     }
@@ -73,7 +90,7 @@ impl Uploader {
 impl UploadRead for Uploader {
     async fn blocks(&self, image: &DiskFile) -> Answer<BlockMap> {
         let image = image.clone();
-        let kept = self.session.settings().cache.join("blocks").join(format!("{}.blocks", image.sha256));
+        let kept = self.blocks_file(&image);
         blocking(move || {
             let known = fs::read(&kept).ok().and_then(|bytes| Manifest::decode(&bytes).ok());
             if let Some(known) = known.filter(|it| it.sha256 == image.sha256 && it.blocks.size == image.size)
@@ -81,12 +98,8 @@ impl UploadRead for Uploader {
                 return Ok(known.blocks);
             }
             let blocks = block_map(Path::new(&image.path), image.size)?;
-            let manifest = Manifest { snapshot_id: String::new(), sha256: image.sha256, blocks };
-            // A cache that cannot be written costs time only.
-            if let Err(error) = keep(&kept, &manifest.encode()) {
-                tracing::warn!(%error, "the blocks of an image were not kept");
-            }
-            Ok(manifest.blocks)
+            keep_blocks(&kept, &image, &blocks);
+            Ok(blocks)
         })
         .await?
     }
@@ -153,13 +166,17 @@ impl Upload for Uploader {
         Ok(id.to_owned())
     }
 
-    async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<()> {
+    async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<BlockMap> {
         let config = self.session.config().await?;
         // Blocks are tried again one by one here, where throttling slows all of them down.
         let config =
             aws_sdk_ebs::config::Builder::from(&config).retry_config(RetryConfig::disabled()).build();
         let client = aws_sdk_ebs::Client::from_conf(config);
-        Puts { session: &self.session, client, rate: &self.rate }.run(upload, watch).await
+        let map = Puts { session: &self.session, client, rate: &self.rate }.run(upload, watch).await?;
+        if upload.blocks == Blocks::WithData {
+            self.keep_blocks(&upload.image, &map);
+        }
+        Ok(map)
     }
 
     async fn complete_snapshot(&self, completion: &Completion) -> Answer<()> {

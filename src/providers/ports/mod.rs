@@ -25,7 +25,7 @@ pub use hosts::{Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, Mount
 pub use nix::{BuiltImage, Derivation, ImageSource, Nix, NixRead, Work};
 pub use tofu::{ResourceChange, StackError, StackPlan, StackRequest, Tofu, TofuRead};
 pub use upload::{
-    BlockUpload, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, SnapshotStart, Upload,
+    BlockUpload, Blocks, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, SnapshotStart, Upload,
     UploadRead, Watch,
 };
 
@@ -49,6 +49,8 @@ pub const TAG_REVISION: &str = "clawd:revision";
 pub const TAG_STATE: &str = "clawd:state";
 /// The tag that names the snapshot an unfinished one was begun on, or `none`.
 pub const TAG_PARENT: &str = "clawd:parent";
+/// The tag that names the key a snapshot was asked to be encrypted with, or `default`.
+pub const TAG_KEY: &str = "clawd:key";
 /// The tag that marks the snapshot of an AMI which is being deregistered.
 pub const TAG_PRUNED: &str = "clawd:pruned";
 

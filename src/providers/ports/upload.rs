@@ -51,10 +51,22 @@ pub struct BlockUpload {
     pub snapshot: String,
     /// The image.
     pub image: DiskFile,
-    /// Its blocks.
-    pub map: BlockMap,
-    /// Which of them to put.
-    pub send: BlockSet,
+    /// Which of its blocks to put.
+    pub blocks: Blocks,
+}
+
+/// Which blocks to put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocks {
+    /// Those that hold data: they are hashed on their way, so that the file is read once.
+    WithData,
+    /// These, with the hashes that are known of the image.
+    These {
+        /// The image's blocks.
+        map: BlockMap,
+        /// The blocks to put.
+        send: BlockSet,
+    },
 }
 
 /// What a snapshot is completed with.
@@ -133,8 +145,8 @@ pub trait UploadRead: Send + Sync {
 pub trait Upload: UploadRead {
     /// Begins a snapshot; idempotent under the token. Returns its id.
     async fn start_snapshot(&self, token: &str, request: &SnapshotStart) -> Answer<String>;
-    /// Puts blocks into it, many at once. Putting a block again is a success.
-    async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<()>;
+    /// Puts blocks into it, many at once. Putting a block again is a success. Returns the image's blocks.
+    async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<BlockMap>;
     /// Completes it. A snapshot that is complete already is a success.
     async fn complete_snapshot(&self, completion: &Completion) -> Answer<()>;
     /// Keeps a manifest, here and in the bucket when one is given.

@@ -23,11 +23,21 @@ use tokio::process::{Child, Command};
 
 use super::error::ProviderError;
 use super::ports::{Answer, Clock, Nix};
+use crate::image::BlockMap;
+use crate::units::Bytes;
 
 /// Nix on this machine.
 #[must_use]
 pub fn nix(place: Workplace) -> Arc<dyn Nix> {
     Arc::new(nix::NixProcess::new(place))
+}
+
+/// The blocks of an image file on this machine.
+///
+/// # Errors
+/// When the file cannot be read, or has another size.
+pub fn block_map(path: &Path, size: Bytes) -> Answer<BlockMap> {
+    disk::block_map(path, size)
 }
 
 /// The system's clock.

@@ -10,7 +10,7 @@ use super::images::snapshot_at;
 use super::tables::{Record, Removable, Sent, Tables, object_key};
 use crate::image::{BlockHash, BlockMap, BlockSet, Manifest};
 use crate::providers::ports::{
-    Answer, BlockUpload, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, Snapshot,
+    Answer, BlockUpload, Blocks, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, Snapshot,
     SnapshotStart, Tags, Upload, UploadRead, Watch,
 };
 use crate::units::{Bytes, GiB, Seconds};
@@ -190,8 +190,16 @@ impl Upload for Sim {
         })
     }
 
-    async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<()> {
-        let send: Vec<u32> = upload.send.iter().collect();
+    async fn put_blocks(&self, upload: &BlockUpload, watch: &dyn Watch) -> Answer<BlockMap> {
+        let (map, send) = match &upload.blocks {
+            Blocks::These { map, send } => (map.clone(), send.clone()),
+            Blocks::WithData => {
+                let map = self.blocks(&upload.image).await?;
+                let send = map.to_send(None);
+                (map, send)
+            }
+        };
+        let send: Vec<u32> = send.iter().collect();
         let mut done = 0;
         for batch in send.chunks(BATCH) {
             let blocks: BlockSet = batch.iter().copied().collect();
@@ -202,7 +210,7 @@ impl Upload for Sim {
             // Whoever ends the process may do so between two batches.
             tokio::task::yield_now().await;
         }
-        Ok(())
+        Ok(map)
     }
 
     async fn complete_snapshot(&self, completion: &Completion) -> Answer<()> {

@@ -54,7 +54,7 @@ impl Moto {
 }
 
 /// One request without the SDK: what tests set up or look at behind clawd's back. Moto takes any signature.
-fn request(service: &str, head: &str, body: &str) -> String {
+fn request(region: &str, service: &str, head: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let kind = if service == "s3" { "application/xml" } else { "application/x-www-form-urlencoded" };
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", Moto::port())).unwrap();
@@ -62,7 +62,7 @@ fn request(service: &str, head: &str, body: &str) -> String {
         stream,
         "{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {}\r\n\
          Content-Type: {kind}\r\nX-Amz-Date: 20260101T000000Z\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/{service}/aws4_request, \
+         Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, \
          SignedHeaders=host, Signature=0\r\n\r\n{body}",
         body.len()
     )
@@ -75,17 +75,22 @@ fn request(service: &str, head: &str, body: &str) -> String {
 
 /// An EC2 call as a form, `Action=RunInstances&...`.
 pub(crate) fn ec2(form: &str) -> String {
-    request("ec2", "POST /", form)
+    ec2_in("eu-central-1", form)
+}
+
+/// The same in a region.
+pub(crate) fn ec2_in(region: &str, form: &str) -> String {
+    request(region, "ec2", "POST /", form)
 }
 
 /// Makes a bucket.
 pub(crate) fn make_bucket(name: &str) {
     let body = "<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint></CreateBucketConfiguration>";
-    request("s3", &format!("PUT /{name}"), body);
+    request("eu-central-1", "s3", &format!("PUT /{name}"), body);
 }
 
 /// The keys in a bucket.
 pub(crate) fn keys(bucket: &str) -> Vec<String> {
-    let answer = request("s3", &format!("GET /{bucket}?list-type=2"), "");
+    let answer = request("eu-central-1", "s3", &format!("GET /{bucket}?list-type=2"), "");
     answer.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect()
 }

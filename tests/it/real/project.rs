@@ -94,7 +94,9 @@ impl RealProject {
             (r"(http://127\.0\.0\.1|https://ec2\.example\.org):[0-9]{5}", "$1:[port]"),
             (r", [0-9smh]+ old", ", [age] old"),
             (r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z", "[time]"),
-            (r"in [0-9.]+ s: ", "in [n] s: "),
+            // How far an upload came, and which block failed first, is the scheduler's.
+            (r"(?m)^[^ \n]+: [0-9]+ %: .*\n", ""),
+            (r"\bblock [0-9]+ of", "block [n] of"),
         ];
         let text = text.replace(&self.fleet, "[fleet]");
         rules.into_iter().fold(text, |text, (pattern, with)| {

@@ -37,6 +37,8 @@ fn old_amis_go_with_their_snapshots_and_used_ones_stay() {
     let planned = real.expect(0, None, &PLAN);
     for (number, goes) in [(0, true), (1, false), (2, false), (3, true), (4, false)] {
         assert_eq!(planned.contains(&format!("- {}", amis[number])), goes, "AMI {number}: {planned}");
+        let stays = planned.contains(&format!("ami {}, ", amis[number]));
+        assert_eq!(stays, !goes, "what goes is not listed as staying, AMI {number}: {planned}");
     }
     // Killed in between: the snapshot of a deregistered AMI is not forgotten.
     let proxy = Proxy::with(|call| {

@@ -224,3 +224,28 @@ fn the_policy_of_a_plan_is_the_least_one() {
     insta::assert_snapshot!("iam-without-plan", real.block(None, &["docs", "iam"]));
     insta::assert_snapshot!("docs-two-names", real.block(None, &["docs", "import_ami", "plans/image.rhai"]));
 }
+
+#[test]
+fn an_account_that_encrypts_by_default_uploads_once_and_then_what_changed() {
+    // A region of its own: the setting is the region's.
+    moto::ec2_in("eu-north-1", "Action=EnableEbsEncryptionByDefault&Version=2016-11-15");
+    let real = RealProject::new();
+    real.project.write("clawd.toml", &real.project.read("clawd.toml").replace("eu-central-1", "eu-north-1"));
+    plan(&real, "raw", "", "");
+    // The snapshot is there, the AMI is not.
+    let denied = Proxy::with(|call| {
+        call.is("ec2 RegisterImage").then_some(Fault::Refuse(403, "UnauthorizedOperation", "no"))
+    });
+    real.expect(1, Some(&denied), &RUN);
+    let proxy = Proxy::plain();
+    real.expect(0, Some(&proxy), &RUN);
+    assert_eq!(
+        (proxy.count("ebs StartSnapshot"), proxy.count("ebs PutSnapshotBlock")),
+        (0, 0),
+        "it is known again"
+    );
+    real.change_image("n");
+    proxy.forget();
+    real.expect(0, Some(&proxy), &RUN);
+    assert_eq!(proxy.count("ebs PutSnapshotBlock"), 1);
+}
