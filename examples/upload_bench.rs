@@ -2,10 +2,11 @@
 //! `import_ami` makes it, without nix before and EC2 after it.
 //!
 //!     upload_bench serve                            prints `ready PORT`, serves until its standard input closes
-//!     upload_bench ebs ENDPOINT IMAGE [BEFORE]      sends IMAGE through EBS direct, on top of BEFORE when it is given
+//!     upload_bench hash IMAGE MANIFEST              writes the manifest that an upload of IMAGE leaves
+//!     upload_bench ebs ENDPOINT IMAGE [MANIFEST]    sends IMAGE through EBS direct, on top of an upload when it is given
 //!     upload_bench s3 ENDPOINT IMAGE                sends IMAGE in parts, as for ImportSnapshot
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used)] // a tool for benchmarks
+#![allow(clippy::disallowed_methods, clippy::exit, clippy::print_stdout, clippy::unwrap_used)] // a tool for benchmarks
 
 use std::convert::Infallible;
 use std::num::NonZeroU32;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use clawd::image::BlockSet;
+use clawd::image::{BlockSet, Manifest};
 use clawd::providers::aws::{self, Settings};
 use clawd::providers::ports::{
     BlockUpload, Blocks, Completion, DiskFile, ObjectPlace, SnapshotStart, Tags, Upload, Watch,
@@ -35,9 +36,12 @@ fn main() {
     match words.as_slice() {
         ["serve"] => tokio::runtime::Runtime::new().unwrap().block_on(serve()),
         ["ebs", endpoint, image] => one_thread.block_on(ebs(endpoint, image, None)),
-        ["ebs", endpoint, image, before] => one_thread.block_on(ebs(endpoint, image, Some(before))),
+        ["ebs", endpoint, image, manifest] => one_thread.block_on(ebs(endpoint, image, Some(manifest))),
+        ["hash", image, manifest] => hash(image, manifest),
         ["s3", endpoint, image] => one_thread.block_on(s3(endpoint, image)),
-        _ => panic!("upload_bench serve | ebs ENDPOINT IMAGE [BEFORE] | s3 ENDPOINT IMAGE"),
+        _ => panic!(
+            "upload_bench serve | hash IMAGE MANIFEST | ebs ENDPOINT IMAGE [MANIFEST] | s3 ENDPOINT IMAGE"
+        ),
     }
 }
 
@@ -144,23 +148,25 @@ fn adapter(endpoint: &str, cache: &Path) -> std::sync::Arc<dyn Upload> {
 /// The image as `build_image` hands it over: its sha256 was found when it was built.
 fn disk(path: &str) -> DiskFile {
     let size = std::fs::metadata(path).unwrap().len();
-    DiskFile { path: path.into(), size: Size(size), sha256: format!("{:0>64x}", size) }
+    DiskFile { path: path.into(), size: Size(size), sha256: format!("{size:0>64x}") }
 }
 
-async fn ebs(endpoint: &str, image: &str, before: Option<&str>) {
+fn hash(image: &str, manifest: &str) {
+    let DiskFile { size, sha256, .. } = disk(image);
+    let blocks = clawd::providers::process::block_map(Path::new(image), size).unwrap();
+    let kept = Manifest { snapshot_id: "snap-0fedcba9876543210".into(), sha256, blocks };
+    std::fs::write(manifest, kept.encode()).unwrap();
+}
+
+async fn ebs(endpoint: &str, image: &str, manifest: Option<&str>) {
     let cache = tempfile::tempdir().unwrap();
     let upload = adapter(endpoint, cache.path());
-    let parent = match before {
-        Some(before) => {
-            Some(clawd::providers::process::block_map(Path::new(before), disk(before).size).unwrap())
-        }
-        None => None,
-    };
+    let parent = manifest.map(|file| Manifest::decode(&std::fs::read(file).unwrap()).unwrap());
     let disk = disk(image);
     let start = SnapshotStart {
         description: "bench".into(),
         size: GiB::holding(disk.size),
-        parent: parent.as_ref().map(|_| "snap-0fedcba9876543210".to_owned()),
+        parent: parent.as_ref().map(|it| it.snapshot_id.clone()),
         kms_key: None,
         timeout: Seconds(3600),
         tags: Tags::new(),
@@ -170,13 +176,13 @@ async fn ebs(endpoint: &str, image: &str, before: Option<&str>) {
         None => Blocks::WithData,
         Some(parent) => {
             let map = upload.blocks(&disk).await.unwrap();
-            let send = map.to_send(Some(parent));
+            let send = map.to_send(Some(&parent.blocks));
             Blocks::These { map, send }
         }
     };
     let job = BlockUpload { snapshot: snapshot.clone(), image: disk, blocks };
     let map = upload.put_blocks(&job, &Quiet).await.unwrap();
-    let send = map.to_send(parent.as_ref());
+    let send = map.to_send(parent.as_ref().map(|it| &it.blocks));
     let checksum = map.linear_checksum(&send);
     upload.complete_snapshot(&Completion { snapshot, blocks: send.len(), checksum }).await.unwrap();
 }

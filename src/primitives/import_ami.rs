@@ -7,21 +7,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ami_identity::{Identity, ami_name};
 use super::build_image::{BootMode, Format, Image};
 use super::context::{ApplyContext, ObserveContext, Scope};
 use super::partial::Partial;
 use super::placement::{self, Place, Wanted, not_visible, wait_available};
 use super::primitive::{Port, Primitive, Refusal};
 use super::snapshot::{self, Known, Source};
-use crate::plan::digest::sha256_hex;
 use crate::plan::{Action, Change, Decision};
 use crate::providers::ProviderError;
 use crate::providers::ports::{self, DiskFile, ImageRequest, TAG_CONTENT, TAG_FLEET, TAG_REVISION, Tags};
 use crate::units::{Bytes, GiB};
 use crate::value::{Value, to_typed};
-
-/// Hex digits of the content hash in an AMI's name: 64 bits, and the tag holds the rest.
-const NAME_DIGITS: usize = 16;
 
 /// Imports a disk image as an AMI.
 pub(super) struct ImportAmi;
@@ -62,7 +59,7 @@ pub(super) enum VolumeType {
 }
 
 impl VolumeType {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Gp3 => "gp3",
             Self::Gp2 => "gp2",
@@ -71,7 +68,7 @@ impl VolumeType {
     }
 }
 
-const DEFAULT_ROOT_DEVICE: &str = "/dev/xvda";
+pub(super) const DEFAULT_ROOT_DEVICE: &str = "/dev/xvda";
 
 fn default_root_device() -> String {
     DEFAULT_ROOT_DEVICE.to_owned()
@@ -187,98 +184,6 @@ pub(super) struct Seen {
     snapshot: Option<Known>,
     /// The AMI region by region; nothing while it is not there.
     places: Vec<Place>,
-}
-
-/// A text argument, its default where it is not given, or the argument's name when it is not known yet.
-fn text<'a>(args: &Partial<'a, Args>, path: &'static str, default: &'a str) -> Result<&'a str, &'static str> {
-    optional(args, path).map(|found| found.unwrap_or(default))
-}
-
-fn optional<'a>(args: &Partial<'a, Args>, path: &'static str) -> Result<Option<&'a str>, &'static str> {
-    match args.get(path) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(path),
-    }
-}
-
-/// What an AMI's identity is made of, where it is known: the parts that do not need the image's bytes.
-struct Identity<'a> {
-    fleet: &'a str,
-    name_prefix: &'a str,
-    store_path: &'a str,
-    architecture: &'a str,
-    boot_mode: &'a str,
-    root_device: &'a str,
-    volume_type: &'a str,
-    kms_key: Option<&'a str>,
-    /// `volume_size_gib`, `iops`, `throughput`, `imdsv2`, `ena` as they are given.
-    details: [Option<&'a Value>; 5],
-}
-
-impl<'a> Identity<'a> {
-    /// The identity, or the first leaf that is not known.
-    fn of(args: &Partial<'a, Args>, fleet: &'a str) -> Result<Self, &'static str> {
-        let needed = |path: &'static str| args.str(path).ok_or(path);
-        let detail = |path: &'static str, default: &Value| match args.get(path) {
-            Some(value) if value.has_unknown() => Err(path),
-            Some(value) if *value != Value::Null && value != default => Ok(Some(value)),
-            _ => Ok(None),
-        };
-        Ok(Self {
-            fleet,
-            name_prefix: needed("name_prefix")?,
-            store_path: needed("image.store_path")?,
-            architecture: needed("image.architecture")?,
-            boot_mode: match optional(args, "boot_mode")? {
-                Some(mode) => mode,
-                None => needed("image.boot_mode")?,
-            },
-            root_device: text(args, "root_device", DEFAULT_ROOT_DEVICE)?,
-            volume_type: text(args, "volume_type", VolumeType::default().as_str())?,
-            kms_key: optional(args, "kms_key")?,
-            details: [
-                detail("volume_size_gib", &Value::Null)?,
-                detail("iops", &Value::Null)?,
-                detail("throughput", &Value::Null)?,
-                detail("imdsv2", &Value::Bool(true))?,
-                detail("ena", &Value::Bool(true))?,
-            ],
-        })
-    }
-
-    fn hash(&self) -> String {
-        let Self {
-            fleet,
-            name_prefix,
-            store_path,
-            architecture,
-            boot_mode,
-            root_device,
-            volume_type,
-            kms_key,
-            details,
-        } = self;
-        let details =
-            details.map(|detail| detail.map(|value| serde_json::to_value(value).unwrap_or_default()));
-        let parts = (
-            "clawd-ami-1",
-            fleet,
-            name_prefix,
-            store_path,
-            architecture,
-            boot_mode,
-            root_device,
-            volume_type,
-            kms_key,
-            details,
-        );
-        sha256_hex(&serde_json::to_vec(&parts).expect("text and numbers have a JSON form"))
-    }
-}
-
-fn ami_name(prefix: &str, hash: &str) -> String {
-    format!("{prefix}-{}", &hash[..NAME_DIGITS.min(hash.len())])
 }
 
 impl Args {
@@ -536,10 +441,13 @@ output("ami", ami.image_id);"##;
                         Change::new("method", method),
                     ]);
             for path in ["copies", "launch_permissions", "deprecate_after_days"] {
-                if let Some(value) = args.get(path).filter(|value| !matches!(value, Value::Null)) {
-                    if !matches!(value, Value::List(items) if items.is_empty()) {
-                        decision = decision.changes([Change::new(path, value.clone())]);
-                    }
+                let is_nothing = |value: &Value| match value {
+                    Value::Null => true,
+                    Value::List(items) => items.is_empty(),
+                    _ => false,
+                };
+                if let Some(value) = args.get(path).filter(|value| !is_nothing(value)) {
+                    decision = decision.changes([Change::new(path, value.clone())]);
                 }
             }
             if let (Some(snapshot), Ok(known)) = (&seen.snapshot, args.known()) {

@@ -9,6 +9,7 @@ pub mod partial;
 pub mod primitive;
 pub mod schema;
 
+mod ami_identity;
 mod build_image;
 mod find_ami;
 mod import_ami;

@@ -250,7 +250,7 @@ impl Puts<'_> {
                 .send()
                 .await;
             let Err(error) = sent else { return Ok(at) };
-            let error = self.session.failed(OPERATION, error);
+            let error = self.session.failed(OPERATION, &error);
             let error =
                 ProviderError { message: format!("block {at} of {snapshot}: {}", error.message), ..error };
             // Expired credentials are not this client's to renew: the next try of the step has others.

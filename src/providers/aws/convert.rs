@@ -38,7 +38,7 @@ fn text(value: Option<&str>) -> String {
 
 /// Seconds since the epoch of a time in EC2's texts, `2026-01-01T00:00:00.000Z`.
 fn seconds(time: Option<&str>) -> Option<i64> {
-    time?.parse::<jiff::Timestamp>().ok().map(|at| at.as_second())
+    time?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
 fn size(gib: Option<i32>) -> GiB {

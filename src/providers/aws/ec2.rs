@@ -11,7 +11,8 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{
     ArchitectureValues, BlockDeviceMapping, BootModeValues, EbsBlockDevice, Filter, ImageAttributeName,
-    ImdsSupportValues, LaunchPermission, LaunchPermissionModifications, PermissionGroup, VolumeType,
+    ImdsSupportValues, Instance as Ec2Instance, LaunchPermission, LaunchPermissionModifications,
+    PermissionGroup, Reservation, VolumeType,
 };
 use aws_smithy_types::DateTime;
 
@@ -84,7 +85,7 @@ impl Regional {
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.session.failed("ec2 DescribeImages", error))?;
+            let page = page.map_err(|error| self.session.failed("ec2 DescribeImages", &error))?;
             found.extend(page.images().iter().map(convert::image));
         }
         Ok(found)
@@ -100,7 +101,7 @@ impl Regional {
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.session.failed("ec2 DescribeVolumes", error))?;
+            let page = page.map_err(|error| self.session.failed("ec2 DescribeVolumes", &error))?;
             found.extend(page.volumes().iter().map(convert::volume));
         }
         Ok(found)
@@ -117,8 +118,8 @@ impl Regional {
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.session.failed("ec2 DescribeInstances", error))?;
-            for instance in page.reservations().iter().flat_map(|it| it.instances()) {
+            let page = page.map_err(|error| self.session.failed("ec2 DescribeInstances", &error))?;
+            for instance in page.reservations().iter().flat_map(Reservation::instances) {
                 let instance = convert::instance(instance);
                 let host = instance.tags.get(TAG_HOST).cloned();
                 found.push(ImageUse { image_id: instance.image_id, by: instance.id, host });
@@ -140,7 +141,7 @@ impl Regional {
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page =
-                page.map_err(|error| self.session.failed("ec2 DescribeLaunchTemplateVersions", error))?;
+                page.map_err(|error| self.session.failed("ec2 DescribeLaunchTemplateVersions", &error))?;
             for version in page.launch_template_versions() {
                 let image = version.launch_template_data().and_then(|data| data.image_id());
                 if let (Some(image), Some(template)) = (image, version.launch_template_id()) {
@@ -159,12 +160,12 @@ impl Regional {
             .instance_ids(instance)
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         let used: BTreeSet<String> = found
             .reservations()
             .iter()
-            .flat_map(|it| it.instances())
-            .flat_map(|it| it.block_device_mappings())
+            .flat_map(Reservation::instances)
+            .flat_map(Ec2Instance::block_device_mappings)
             .filter_map(|it| it.device_name().map(str::to_owned))
             .collect();
         DEVICES
@@ -190,7 +191,7 @@ impl Ec2Read for Regional {
         match self.client().await?.describe_images().image_ids(id).send().await {
             Ok(found) => Ok(found.images().iter().map(convert::image).find(|image| image.id == id)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(self.session.failed("ec2 DescribeImages", error)),
+            Err(error) => Err(self.session.failed("ec2 DescribeImages", &error)),
         }
     }
 
@@ -203,7 +204,7 @@ impl Ec2Read for Regional {
             .attribute(ImageAttributeName::LaunchPermission)
             .send()
             .await
-            .map_err(|error| self.session.failed("ec2 DescribeImageAttribute", error))?;
+            .map_err(|error| self.session.failed("ec2 DescribeImageAttribute", &error))?;
         let name = |it: &LaunchPermission| match (it.user_id(), it.group()) {
             (Some(account), _) => Some(account.to_owned()),
             (None, Some(_)) => Some(ALL.to_owned()),
@@ -226,7 +227,7 @@ impl Ec2Read for Regional {
                 Ok(found.snapshots().iter().map(convert::snapshot).find(|snapshot| snapshot.id == id))
             }
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(self.session.failed("ec2 DescribeSnapshots", error)),
+            Err(error) => Err(self.session.failed("ec2 DescribeSnapshots", &error)),
         }
     }
 
@@ -241,7 +242,7 @@ impl Ec2Read for Regional {
             .send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.session.failed("ec2 DescribeSnapshots", error))?;
+            let page = page.map_err(|error| self.session.failed("ec2 DescribeSnapshots", &error))?;
             found.extend(page.snapshots().iter().map(convert::snapshot));
         }
         Ok(found)
@@ -253,7 +254,7 @@ impl Ec2Read for Regional {
             .get_ebs_encryption_by_default()
             .send()
             .await
-            .map_err(|error| self.session.failed("ec2 GetEbsEncryptionByDefault", error))?;
+            .map_err(|error| self.session.failed("ec2 GetEbsEncryptionByDefault", &error))?;
         if encrypts.ebs_encryption_by_default() != Some(true) {
             return Ok(None);
         }
@@ -261,7 +262,7 @@ impl Ec2Read for Regional {
             .get_ebs_default_kms_key_id()
             .send()
             .await
-            .map_err(|error| self.session.failed("ec2 GetEbsDefaultKmsKeyId", error))?;
+            .map_err(|error| self.session.failed("ec2 GetEbsDefaultKmsKeyId", &error))?;
         Ok(Some(key.kms_key_id().unwrap_or_default().to_owned()))
     }
 
@@ -273,18 +274,18 @@ impl Ec2Read for Regional {
         match self.client().await?.describe_volumes().volume_ids(id).send().await {
             Ok(found) => Ok(found.volumes().iter().map(convert::volume).find(|volume| volume.id == id)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(self.session.failed("ec2 DescribeVolumes", error)),
+            Err(error) => Err(self.session.failed("ec2 DescribeVolumes", &error)),
         }
     }
 
     async fn instance(&self, id: &str) -> Answer<Option<Instance>> {
         match self.client().await?.describe_instances().instance_ids(id).send().await {
             Ok(found) => {
-                let instances = found.reservations().iter().flat_map(|it| it.instances());
+                let instances = found.reservations().iter().flat_map(Reservation::instances);
                 Ok(instances.map(convert::instance).find(|instance| instance.id == id))
             }
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(self.session.failed("ec2 DescribeInstances", error)),
+            Err(error) => Err(self.session.failed("ec2 DescribeInstances", &error)),
         }
     }
 
@@ -351,7 +352,7 @@ impl Ec2 for Regional {
             .config_override(once())
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         registered.image_id().map(str::to_owned).ok_or_else(|| no_id(OPERATION))
     }
 
@@ -370,7 +371,7 @@ impl Ec2 for Regional {
             .tag_specifications(tag_specification("snapshot", &request.tags))
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         copied.image_id().map(str::to_owned).ok_or_else(|| no_id(OPERATION))
     }
 
@@ -397,7 +398,7 @@ impl Ec2 for Regional {
             .send()
             .await
             .map(|_| ())
-            .map_err(|error| self.session.failed("ec2 ModifyImageAttribute", error))
+            .map_err(|error| self.session.failed("ec2 ModifyImageAttribute", &error))
     }
 
     async fn deprecate_image(&self, image: &str, at: i64) -> Answer<()> {
@@ -409,14 +410,14 @@ impl Ec2 for Regional {
             .send()
             .await
             .map(|_| ())
-            .map_err(|error| self.session.failed("ec2 EnableImageDeprecation", error))
+            .map_err(|error| self.session.failed("ec2 EnableImageDeprecation", &error))
     }
 
     async fn deregister_image(&self, image: &str) -> Answer<()> {
         match self.client().await?.deregister_image().image_id(image).send().await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(self.session.failed("ec2 DeregisterImage", error)),
+            Err(error) => Err(self.session.failed("ec2 DeregisterImage", &error)),
         }
     }
 
@@ -424,7 +425,7 @@ impl Ec2 for Regional {
         match self.client().await?.delete_snapshot().snapshot_id(snapshot).send().await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(self.session.failed("ec2 DeleteSnapshot", error)),
+            Err(error) => Err(self.session.failed("ec2 DeleteSnapshot", &error)),
         }
     }
 
@@ -446,7 +447,7 @@ impl Ec2 for Regional {
             .tag_specifications(tag_specification("volume", &request.tags))
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         created.volume_id().map(str::to_owned).ok_or_else(|| no_id(OPERATION))
     }
 
@@ -467,7 +468,7 @@ impl Ec2 for Regional {
             .send()
             .await
             .map(|_| ())
-            .map_err(|error| self.session.failed("ec2 AttachVolume", error))
+            .map_err(|error| self.session.failed("ec2 AttachVolume", &error))
     }
 
     async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()> {
@@ -494,7 +495,7 @@ impl Ec2 for Regional {
             .send()
             .await
             .map(|_| ())
-            .map_err(|error| self.session.failed("ec2 ModifyVolume", error))
+            .map_err(|error| self.session.failed("ec2 ModifyVolume", &error))
     }
 
     async fn tag(&self, id: &str, tags: &Tags) -> Answer<()> {
@@ -506,7 +507,7 @@ impl Ec2 for Regional {
             .send()
             .await
             .map(|_| ())
-            .map_err(|error| self.session.failed("ec2 CreateTags", error))
+            .map_err(|error| self.session.failed("ec2 CreateTags", &error))
     }
 
     fn in_region(&self, region: &str) -> Arc<dyn Ec2> {

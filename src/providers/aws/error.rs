@@ -123,38 +123,38 @@ fn lacks_credentials(error: &dyn std::error::Error) -> bool {
 
 impl Session {
     /// An error of a call, `ec2 RegisterImage`, as the ports have it.
-    pub(super) fn failed<E>(&self, operation: &str, error: SdkError<E, HttpResponse>) -> ProviderError
+    pub(super) fn failed<E>(&self, operation: &str, error: &SdkError<E, HttpResponse>) -> ProviderError
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let status = status(&error);
-        match &error {
+        let status = status(error);
+        match error {
             SdkError::ServiceError(context) => {
                 let code = context.err().code().unwrap_or_default().to_owned();
                 // An answer that is no error of the service, such as a proxy's page.
-                let message = context.err().message().map_or_else(|| causes(&error), str::to_owned);
+                let message = context.err().message().map_or_else(|| causes(error), str::to_owned);
                 self.answered(operation, &code, &message, status.unwrap_or_default())
             }
             SdkError::TimeoutError(_) => {
                 ProviderError::new(ErrorKind::Transient, operation, "no answer came in time")
             }
             SdkError::ResponseError(_) => {
-                let message = format!("the answer broke off: {}", causes(&error));
+                let message = format!("the answer broke off: {}", causes(error));
                 ProviderError::new(ErrorKind::Transient, operation, message)
             }
             // The client says of a connection that closed too early only that it was something else; credentials that
             // cannot be had come the same way.
             SdkError::DispatchFailure(failure)
-                if failure.is_io() || failure.is_timeout() || failure.is_other() && !lacks_credentials(&error) =>
+                if failure.is_io() || failure.is_timeout() || failure.is_other() && !lacks_credentials(error) =>
             {
-                let message = format!("the connection failed: {}", causes(&error));
+                let message = format!("the connection failed: {}", causes(error));
                 let error = ProviderError::new(ErrorKind::Transient, operation, message);
                 match &self.settings().endpoint {
                     Some(endpoint) => error.help(format!("is a server running at {endpoint}?")),
                     None => error,
                 }
             }
-            _ => ProviderError::permanent(operation, format!("the call could not be made: {}", causes(&error))).help(
+            _ => ProviderError::permanent(operation, format!("the call could not be made: {}", causes(error))).help(
                 "clawd uses the standard credential chain: environment, profile (AWS_PROFILE), SSO, container, instance",
             ),
         }

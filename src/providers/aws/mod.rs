@@ -140,7 +140,7 @@ impl Session {
             .get_caller_identity()
             .send()
             .await
-            .map_err(|error| self.failed(OPERATION, error))?;
+            .map_err(|error| self.failed(OPERATION, &error))?;
         let (found, wanted) = (identity.account().unwrap_or_default(), &self.settings.account);
         if found == wanted {
             return Ok(());

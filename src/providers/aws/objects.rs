@@ -25,11 +25,11 @@ use crate::providers::process::disk::blocking;
 use crate::units::Bytes;
 
 /// The least size of a part; S3 takes 10,000 parts of 5 MiB to 5 GiB.
-const LEAST_PART: u64 = 16 << 20;
+const LEAST_PART: u64 = 8 << 20;
 const MOST_PARTS: u64 = 10_000;
 
 /// Parts on their way at once: with their buffers they bound the memory.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 4;
 
 /// The object metadata that holds the image's sha256.
 const SHA256: &str = "clawd-sha256";
@@ -88,7 +88,7 @@ impl Objects<'_> {
                     return Err(ProviderError::permanent(OPERATION, format!("there is no bucket {bucket}"))
                         .help("name a bucket that exists, in the profile's region"));
                 }
-                Err(self.session.failed(OPERATION, error))
+                Err(self.session.failed(OPERATION, &error))
             }
         }
     }
@@ -100,7 +100,7 @@ impl Objects<'_> {
         let answer = match client.get_object().bucket(&place.bucket).key(&place.key).send().await {
             Ok(answer) => answer,
             Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(self.session.failed(OPERATION, error)),
+            Err(error) => return Err(self.session.failed(OPERATION, &error)),
         };
         let bytes = answer.body.collect().await.map_err(|error| {
             ProviderError::new(ErrorKind::Transient, OPERATION, format!("{} broke off: {error}", place.key))
@@ -115,7 +115,7 @@ impl Objects<'_> {
         let put = client.put_object().bucket(&place.bucket).key(&place.key).checksum_sha256(checksum);
         match put.body(ByteStream::from(bytes)).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.session.failed("s3 PutObject", error)),
+            Err(error) => Err(self.session.failed("s3 PutObject", &error)),
         }
     }
 
@@ -124,7 +124,7 @@ impl Objects<'_> {
         match client.delete_object().bucket(&place.bucket).key(&place.key).send().await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(self.session.failed("s3 DeleteObject", error)),
+            Err(error) => Err(self.session.failed("s3 DeleteObject", &error)),
         }
     }
 
@@ -162,7 +162,7 @@ impl Objects<'_> {
             Ok(_) => Ok(()),
             // It takes no token: an answer that was lost is found by looking.
             Err(error) => {
-                let error = self.session.failed("s3 CompleteMultipartUpload", error);
+                let error = self.session.failed("s3 CompleteMultipartUpload", &error);
                 if self.is_there(&client, image, place).await? { Ok(()) } else { Err(error) }
             }
         }
@@ -176,7 +176,7 @@ impl Objects<'_> {
                 Ok(hash == Some(&image.sha256) && size == Some(image.size.0))
             }
             Err(error) if is_absent(&error) || status(&error) == Some(404) => Ok(false),
-            Err(error) => Err(self.session.failed("s3 HeadObject", error)),
+            Err(error) => Err(self.session.failed("s3 HeadObject", &error)),
         }
     }
 
@@ -188,7 +188,7 @@ impl Objects<'_> {
             .prefix(&place.key)
             .send()
             .await
-            .map_err(|error| self.session.failed("s3 ListMultipartUploads", error))?;
+            .map_err(|error| self.session.failed("s3 ListMultipartUploads", &error))?;
         let mut own: Vec<_> = listed.uploads().iter().filter(|it| it.key() == Some(&place.key)).collect();
         own.sort_by_key(|it| it.initiated().map(|at| (at.secs(), at.subsec_nanos())));
         Ok(own.last().and_then(|it| it.upload_id()).map(str::to_owned))
@@ -204,7 +204,7 @@ impl Objects<'_> {
             .metadata(SHA256, &image.sha256)
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         let id = begun
             .upload_id()
             .ok_or_else(|| ProviderError::permanent(OPERATION, "the answer has no upload id"))?;
@@ -221,7 +221,7 @@ impl Objects<'_> {
             .into_paginator()
             .send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.session.failed("s3 ListParts", error))?;
+            let page = page.map_err(|error| self.session.failed("s3 ListParts", &error))?;
             found.extend(page.parts().iter().cloned());
         }
         Ok(found)
@@ -300,7 +300,7 @@ impl Objects<'_> {
             .body(ByteStream::from(bytes))
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         let tag =
             sent.e_tag().ok_or_else(|| ProviderError::permanent(OPERATION, "the answer has no ETag"))?;
         Ok(tag.to_owned())

@@ -120,7 +120,7 @@ impl UploadRead for Uploader {
         {
             Ok(found) => found,
             Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(self.session.failed(OPERATION, error)),
+            Err(error) => return Err(self.session.failed(OPERATION, &error)),
         };
         let task = found.import_snapshot_tasks().iter().find(|task| task.import_task_id() == Some(id));
         Ok(task.and_then(|task| task.snapshot_task_detail()).map(|detail| ImportTask {
@@ -153,7 +153,7 @@ impl Upload for Uploader {
             .set_tags(Some(tags))
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         let block = started.block_size().and_then(|size| usize::try_from(size).ok());
         if block != Some(crate::image::BLOCK_SIZE) {
             let message =
@@ -198,7 +198,7 @@ impl Upload for Uploader {
             .await;
         completed.map(|_| ()).map_err(|error| {
             let mismatch = code(&error) == Some("ValidationException");
-            let error = self.session.failed(OPERATION, error);
+            let error = self.session.failed(OPERATION, &error);
             if mismatch {
                 let message = format!("{snapshot}, {blocks} blocks: {}", error.message);
                 ProviderError { message, ..error }
@@ -252,7 +252,7 @@ impl Upload for Uploader {
             .tag_specifications(tag_specification("import-snapshot-task", tags))
             .send()
             .await
-            .map_err(|error| self.session.failed(OPERATION, error))?;
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
         let id = started
             .import_task_id()
             .ok_or_else(|| ProviderError::permanent(OPERATION, "the answer has no id"))?;

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::image::blocks::hash_block;
 use crate::image::format::{ENDINGS, HEAD, TAIL};
 use crate::image::info::ImageInfo;
-use crate::image::{BLOCK_SIZE, BlockMap, DiskFormat};
+use crate::image::{BLOCK_SIZE, BlockHash, BlockMap, DiskFormat};
 use crate::plan::digest::hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, BuiltImage};
@@ -159,6 +159,9 @@ fn sha256(mut file: File) -> io::Result<String> {
     }
 }
 
+/// Blocks in a row, with the index of the first.
+type Run<'a> = (usize, &'a mut [Option<BlockHash>]);
+
 /// The blocks of an image file. Each thread takes every n-th run of blocks, so that all end together.
 pub(crate) fn block_map(path: &Path, size: Bytes) -> Answer<BlockMap> {
     const RUN: usize = 32;
@@ -174,11 +177,11 @@ pub(crate) fn block_map(path: &Path, size: Bytes) -> Answer<BlockMap> {
     let count = usize::try_from(BlockMap::count_for(size)).unwrap_or(usize::MAX);
     let mut hashes = vec![None; count];
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let mut shares: Vec<Vec<(usize, &mut [Option<[u8; 32]>])>> = (0..threads).map(|_| Vec::new()).collect();
+    let mut shares: Vec<Vec<Run<'_>>> = (0..threads).map(|_| Vec::new()).collect();
     for (number, run) in hashes.chunks_mut(RUN).enumerate() {
         shares[number % threads].push((number * RUN, run));
     }
-    let hash_share = |share: Vec<(usize, &mut [Option<[u8; 32]>])>| -> io::Result<()> {
+    let hash_share = |share: Vec<Run<'_>>| -> io::Result<()> {
         let mut buffer = vec![0; BLOCK_SIZE];
         for (first, run) in share {
             for (offset, hash) in run.iter_mut().enumerate() {

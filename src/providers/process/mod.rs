@@ -6,8 +6,10 @@
 
 #![allow(clippy::disallowed_methods)] // this is where it is done
 
+mod builders;
 mod clock;
 pub(crate) mod disk;
+mod flake;
 mod nix;
 mod progress;
 

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
+use super::builders::{Builder, hindrance, remote_builders};
 use super::disk::{self, blocking};
+use super::flake::{Metadata, refuse_unpinned, taken_apart};
 use super::progress::{BuildLog, name};
 use super::{Said, Tool, Workplace, plain};
 use crate::diagnostic::nearest;
@@ -85,70 +87,6 @@ struct Evaluated {
     system: Option<String>,
     #[serde(default)]
     features: Vec<String>,
-}
-
-/// The parts of `nix flake metadata --json` that matter.
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    original: Reference,
-    #[serde(default)]
-    revision: Option<String>,
-    #[serde(default, rename = "dirtyRevision")]
-    dirty_revision: Option<String>,
-    #[serde(default)]
-    locked: Option<Reference>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reference {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    url: Option<String>,
-    #[serde(default)]
-    rev: Option<String>,
-    #[serde(default, rename = "narHash")]
-    nar_hash: Option<String>,
-}
-
-impl Reference {
-    /// A tree on this machine: what it holds now is what is meant.
-    fn is_local(&self) -> bool {
-        self.kind == "path"
-            || self.kind == "git" && self.url.as_deref().is_some_and(|url| url.starts_with("file:"))
-    }
-
-    fn is_pinned(&self) -> bool {
-        self.rev.is_some() || self.nar_hash.is_some()
-    }
-}
-
-impl Metadata {
-    /// A git tree without a revision has changes that are not committed.
-    fn is_dirty(&self) -> bool {
-        self.dirty_revision.is_some()
-            || self.revision.is_none()
-                && self.locked.as_ref().is_some_and(|it| it.kind == "git" && it.rev.is_none())
-    }
-}
-
-/// The expression that takes an image's derivation apart. A string in it is JSON, which is nix but for `${`.
-fn taken_apart(source: &ImageSource<'_>) -> String {
-    let derivation = match source.variant {
-        None => "x".to_owned(),
-        Some(variant) => {
-            let quoted = serde_json::Value::from(variant).to_string().replace("${", "\\${");
-            format!(
-                "(let images = x.config.system.build.images or (throw \"it has no `config.system.build.images`: NixOS \
-                 24.11 or newer has them\"); in images.${{{quoted}}} or (throw (\"there is no image variant \" + \
-                 {quoted} + \"; there are: \" + builtins.concatStringsSep \", \" (builtins.attrNames images))))"
-            )
-        }
-    };
-    format!(
-        "x: let d = {derivation}; in if d ? drvPath then {{ drv = d.drvPath; out = d.outPath; system = d.system or null; \
-         features = d.requiredSystemFeatures or []; }} else throw \"it is no derivation, so it yields no image\""
-    )
 }
 
 /// Nix's own message: without control sequences, its prefix and what is no more than noise.
@@ -379,90 +317,6 @@ impl NixProcess {
     }
 }
 
-/// A machine that builds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Builder {
-    name: String,
-    systems: Vec<String>,
-    features: Vec<String>,
-}
-
-/// Nix's `builders`: machines one per line or between semicolons, or `@` and a file of them. Their fields: address,
-/// systems, key, jobs, speed, features, mandatory features.
-fn remote_builders(text: &str) -> Vec<Builder> {
-    let mut found = Vec::new();
-    for line in text.split(['\n', ';']).map(|line| line.split('#').next().unwrap_or_default().trim()) {
-        if let Some(file) = line.strip_prefix('@') {
-            // Nix takes a missing file as an empty one.
-            found.extend(remote_builders(&fs::read_to_string(file).unwrap_or_default()));
-            continue;
-        }
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let list = |at: usize| -> Vec<String> {
-            let field = fields.get(at).copied().filter(|field| *field != "-").unwrap_or_default();
-            field.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
-        };
-        if let Some(name) = fields.first() {
-            let mut features = list(5);
-            features.extend(list(6));
-            found.push(Builder { name: (*name).to_owned(), systems: list(1), features });
-        }
-    }
-    found
-}
-
-fn hindrance(features: &[String], system: &str, builders: &[Builder]) -> Option<String> {
-    let missing = |builder: &Builder| -> Vec<String> {
-        features.iter().filter(|it| !builder.features.contains(it)).cloned().collect()
-    };
-    let of_system: Vec<&Builder> =
-        builders.iter().filter(|builder| builder.systems.iter().any(|it| it == system)).collect();
-    if of_system.iter().any(|builder| missing(builder).is_empty()) {
-        return None;
-    }
-    if of_system.is_empty() {
-        let names: Vec<&str> = builders.iter().map(|builder| builder.name.as_str()).collect();
-        return Some(format!("no builder is for {system} (there are: {})", names.join(", ")));
-    }
-    let each: Vec<String> = of_system
-        .iter()
-        .map(|builder| format!("{} lacks {}", builder.name, missing(builder).join(", ")))
-        .collect();
-    Some(format!("it needs the features {}: {}", features.join(", "), each.join("; ")))
-}
-
-/// Refuses references that can be seen to mean another tree tomorrow, before nix goes to fetch them.
-fn refuse_unpinned(flake: &str) -> Answer<()> {
-    let (path, query) = flake.split_once('?').unwrap_or((flake, ""));
-    let named =
-        |key: &str| query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, _)| name == key));
-    let is_revision = |text: &str| text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let pinned = named("rev") || named("narHash");
-    let example = match path.split_once(':') {
-        Some(("github" | "gitlab" | "sourcehut", rest)) => {
-            let mut parts = rest.split('/');
-            let repository = parts.by_ref().take(2).collect::<Vec<_>>().join("/");
-            if pinned || parts.next().is_some_and(is_revision) {
-                return Ok(());
-            }
-            format!("{}:{repository}/REVISION", path.split(':').next().unwrap_or_default())
-        }
-        Some((scheme, _)) if scheme.starts_with("git+") && scheme != "git+file" && !pinned => {
-            format!("{path}?rev=REVISION")
-        }
-        // A word alone is looked up in the registry of whoever runs it.
-        None if !path.is_empty() && !path.starts_with(['.', '/', '~']) && !path.contains('/') => {
-            "github:OWNER/REPOSITORY/REVISION".to_owned()
-        }
-        _ => return Ok(()),
-    };
-    Err(ProviderError::permanent(
-        "nix flake metadata",
-        format!("{flake} is not pinned: it means another tree tomorrow"),
-    )
-    .help(format!("name a revision, {example}, or make it an input of the project's own flake")))
-}
-
 /// What `nix-store --realise --dry-run` announces: derivations to build and paths to fetch.
 fn announced(text: &str) -> (Vec<&str>, u64) {
     let (mut build, mut fetch, mut in_fetch) = (Vec::new(), 0, false);
@@ -597,68 +451,10 @@ impl Nix for NixProcess {
 mod tests {
     use super::*;
 
-    fn words(list: &[&str]) -> Vec<String> {
-        list.iter().map(|it| (*it).to_owned()).collect()
-    }
-
-    #[test]
-    fn builders_are_read_and_the_missing_feature_is_named() {
-        let text = "ssh://a x86_64-linux,i686-linux /key 4 1 big-parallel,kvm - key # comment\nssh://b aarch64-linux";
-        let mut builders = vec![Builder {
-            name: "this machine".into(),
-            systems: words(&["x86_64-linux"]),
-            features: words(&["big-parallel"]),
-        }];
-        let local = hindrance(&words(&["kvm"]), "x86_64-linux", &builders).unwrap();
-        assert_eq!(local, "it needs the features kvm: this machine lacks kvm");
-        builders.extend(remote_builders(text));
-        assert_eq!(builders.len(), 3);
-        assert_eq!(hindrance(&words(&["kvm"]), "x86_64-linux", &builders), None);
-        assert_eq!(
-            hindrance(&words(&["kvm"]), "aarch64-linux", &builders).unwrap(),
-            "it needs the features kvm: ssh://b lacks kvm"
-        );
-        assert!(
-            hindrance(&[], "riscv64-linux", &builders).unwrap().contains("no builder is for riscv64-linux")
-        );
-    }
-
     #[test]
     fn what_a_dry_run_announces_is_counted() {
         let text = "these 2 derivations will be built:\n  /nix/store/a.drv\n  /nix/store/b.drv\nthese 1 paths will be fetched (1 MiB):\n  /nix/store/c\n";
         assert_eq!(announced(text), (vec!["/nix/store/a.drv", "/nix/store/b.drv"], 1));
         assert_eq!(announced("warning: nothing"), (vec![], 0));
-    }
-
-    #[test]
-    fn references_that_move_are_refused_before_anything_is_fetched() {
-        let revision = "0123456789abcdef0123456789abcdef01234567";
-        for pinned in [
-            ".",
-            "./images",
-            "/abs",
-            "path:./x",
-            "git+file:///x",
-            &format!("github:a/b/{revision}"),
-            &format!("github:a/b?rev={revision}"),
-            &format!("git+https://example.org/x?rev={revision}"),
-            "https://example.org/x.tar.gz",
-        ] {
-            assert!(refuse_unpinned(pinned).is_ok(), "{pinned}");
-        }
-        for moving in
-            ["github:a/b", "github:a/b/main", "gitlab:a/b?ref=main", "git+ssh://git@example.org/x", "nixpkgs"]
-        {
-            let error = refuse_unpinned(moving).unwrap_err();
-            assert!(error.message.contains("is not pinned"), "{moving}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_variant_cannot_break_out_of_the_expression() {
-        let source =
-            ImageSource { flake: ".#x", variant: Some("a\"; ${builtins.exit}"), system: "x86_64-linux" };
-        let expression = taken_apart(&source);
-        assert!(expression.contains(r#"images.${"a\"; \${builtins.exit}"}"#), "{expression}");
     }
 }
