@@ -148,9 +148,8 @@ impl Encryption<'_> {
             (None, None) => true,
             (Some(wanted), Some(found)) => {
                 let steady = !wanted.starts_with("alias/") || wanted.starts_with("alias/aws/");
-                wanted == found
-                    || found.rsplit('/').next() == Some(wanted)
-                    || asked_alike && (steady || !as_parent)
+                let same = wanted == found || found.rsplit('/').next() == Some(wanted);
+                steady && same || asked_alike && (steady || !as_parent)
             }
             _ => false,
         }

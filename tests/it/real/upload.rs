@@ -171,19 +171,33 @@ fn manifests_in_a_bucket_let_any_machine_send_only_what_changed() {
         "{}",
         started.form
     );
-    // A parent that is encrypted otherwise is none.
-    real.change_image("zz");
-    let key = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555";
-    plan(&real, "raw", "", &format!(", bucket: \"{bucket}\", bucket_prefix: \"images\", kms_key: \"{key}\""));
-    proxy.forget();
-    real.expect(0, Some(&proxy), &RUN);
-    let started = proxy.calls().into_iter().find(|call| call.is("ebs StartSnapshot")).unwrap();
-    assert!(
-        !started.form.contains("ParentSnapshotId") && started.form.contains("\"Encrypted\":true"),
-        "{}",
-        started.form
-    );
-    assert_eq!(proxy.count("ebs PutSnapshotBlock"), 8);
+}
+
+#[test]
+fn a_snapshot_that_is_encrypted_otherwise_is_neither_used_nor_built_on() {
+    let real = RealProject::new();
+    let sent = |kms_key: &str| {
+        let key = if kms_key.is_empty() { String::new() } else { format!(", kms_key: \"{kms_key}\"") };
+        plan(&real, "raw", "", &key);
+        let proxy = Proxy::plain();
+        real.expect(0, Some(&proxy), &RUN);
+        let start = proxy.calls().into_iter().find(|call| call.is("ebs StartSnapshot")).unwrap().form;
+        (
+            proxy.count("ebs PutSnapshotBlock"),
+            start.contains("ParentSnapshotId"),
+            start.contains("\"Encrypted\":true"),
+        )
+    };
+    let arn = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555";
+    assert_eq!(sent(""), (8, false, false));
+    assert_eq!(sent(arn), (8, false, true), "the same image under a key is another snapshot");
+    real.change_image("a");
+    assert_eq!(sent(arn), (1, true, false), "a child is encrypted as its parent is");
+    real.change_image("b");
+    assert_eq!(sent(""), (1, true, false), "the newest that is not encrypted is the parent");
+    assert_eq!(sent("alias/mine"), (8, false, true));
+    real.change_image("c");
+    assert_eq!(sent("alias/mine"), (8, false, true), "an alias may mean another key by now");
 }
 
 #[test]
