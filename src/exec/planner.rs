@@ -196,7 +196,9 @@ async fn unmanaged(fleet: &str, providers: &Providers) -> Result<Vec<Owned>, Dia
             Err(error) => {
                 let Some(wait) = retry::backoff(error.kind, attempt, RETRIES, fastrand::f64()) else {
                     let message = format!("the fleet's resources cannot be listed: {error}");
-                    return Err(Diagnostic::error(Code::PlanRead, message));
+                    let mut problem = Diagnostic::error(Code::PlanRead, message);
+                    problem.help = error.help;
+                    return Err(problem);
                 };
                 attempt += 1;
                 providers.clock.sleep(wait).await;

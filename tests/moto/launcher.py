@@ -1,6 +1,6 @@
 """Starts moto for clawd's integration tests and raises its fidelity.
 
-    python launcher.py        (stdin must be a pipe that the test holds open)
+    python launcher.py [PORT]        (stdin must be a pipe that the test holds open; a free port when none is given)
 
 Prints exactly one line, `ready PORT`, once 127.0.0.1:PORT accepts connections, and nothing else; exits as soon as
 stdin ends, so it cannot outlive a test that was killed. A request that fails inside moto is answered with 501, which
@@ -153,7 +153,8 @@ def main() -> None:
         module.install()
     list_modules_once()
     app = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=KeepAliveHandler)
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=KeepAliveHandler)
     print(f"ready {server.server_port}", flush=True)
     be_silent()
     server.serve_forever()

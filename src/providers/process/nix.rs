@@ -102,18 +102,21 @@ fn message(said: &Said) -> String {
     kept.join("\n").trim_start_matches("error:").trim().to_owned()
 }
 
+/// An error of nix. Nix has tried downloads again by itself before it gives up.
 fn failed(operation: &str, message: String) -> ProviderError {
     let full = message.contains("No space left on device");
-    let network = ["unable to download", "Couldn't resolve host", "Could not resolve host", "timed out"]
-        .iter()
-        .any(|sign| message.contains(sign));
-    let kind = if network { ErrorKind::Transient } else { ErrorKind::Permanent };
-    let error = ProviderError::new(kind, operation, message);
+    let error = ProviderError::permanent(operation, message);
     if full {
         return error
             .help("free space on the disk of the nix store, `nix-collect-garbage` does, and run again");
     }
     error
+}
+
+/// Whether a build failed for want of a download: a later try may have more luck, and goes on with what was built.
+fn is_network(message: &str) -> bool {
+    let signs = ["unable to download", "Couldn't resolve host", "Could not resolve host", "timed out"];
+    signs.iter().any(|sign| message.contains(sign))
 }
 
 impl NixProcess {
@@ -426,7 +429,10 @@ impl Nix for NixProcess {
             })
             .await?;
         if !status.success() {
-            let error = failed(OPERATION, log.failure());
+            let mut error = failed(OPERATION, log.failure());
+            if is_network(&error.message) {
+                error.kind = ErrorKind::Transient;
+            }
             return Err(match error.help {
                 Some(_) => error,
                 None => error.help(format!(
