@@ -184,6 +184,7 @@ impl Drop for Group {
             if test_kill_process_group(pid).is_err() {
                 return;
             }
+            // Dropping cannot await, and a group has no event that says it is gone.
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = kill_process_group(pid, Signal::KILL);
