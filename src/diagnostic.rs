@@ -100,6 +100,8 @@ codes! {
     ScriptRuntime = "script.runtime",
     /// A call that is not allowed at this place, such as a second `allow`.
     ScriptMisplaced = "script.misplaced",
+    /// A module of a stack is not valid.
+    StackModule = "stack.module",
     /// What a step would look at could not be read; its action is not known.
     PlanRead = "plan.read-failed",
     /// A step's rule forbids what the script asks for, given what is there.

@@ -11,6 +11,7 @@ pub mod value;
 // L1: pure.
 pub mod image;
 pub mod plan;
+pub mod stack;
 // L2: the outside.
 pub mod providers;
 // L3: operations.

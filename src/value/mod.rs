@@ -226,6 +226,12 @@ impl From<i64> for Value {
     }
 }
 
+impl From<Map> for Value {
+    fn from(value: Map) -> Self {
+        Self::Map(value)
+    }
+}
+
 impl From<&str> for Value {
     fn from(value: &str) -> Self {
         Self::String(value.into())

@@ -1,0 +1,665 @@
+//! What `tofu show -json` says of a plan, in the terms of a review: resource changes with their attributes, what changed
+//! outside, outputs. Source: the OpenTofu documentation, "JSON Output Format", versions 1.x.
+//!
+//! Values that OpenTofu marks as sensitive never get out of here: an attribute becomes a secret without a name, an output one
+//! that is named by its place. What only OpenTofu's own bookkeeping changes (timestamps, versions) is left out, so that two
+//! plans of one situation read the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use smol_str::SmolStr;
+
+use crate::value::{Map, Path, Value};
+
+/// The major version of the format that is read.
+const FORMAT: &str = "1.";
+
+/// The name of a secret that OpenTofu made out by itself.
+const NAMELESS: &str = "";
+
+/// What a plan was made on: it may be applied to this state and to no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Which state: OpenTofu draws the name when a state is made.
+    pub lineage: String,
+    /// How often it was written.
+    pub serial: u64,
+}
+
+/// One resource change of a stack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResourceChange {
+    /// The resource's address in the stack.
+    pub address: String,
+    /// `create`, `update`, `replace`, `destroy`, `read`.
+    pub action: String,
+    /// Attribute diffs: path, before, after.
+    pub attributes: Vec<(String, Value, Value)>,
+    /// Why, where the action alone does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The plan of a stack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackPlan {
+    /// The state it was made on; `None` where there is none yet.
+    pub basis: Option<Basis>,
+    /// Whether the state holds no resources.
+    pub empty: bool,
+    /// The changes, sorted by address.
+    pub changes: Vec<ResourceChange>,
+    /// What changed outside since the state was written, sorted by address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<ResourceChange>,
+    /// Outputs after the changes; unknown leaves where only applying tells.
+    pub outputs: Value,
+    /// Outputs that change: name, before, after.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output_changes: Vec<(String, Value, Value)>,
+    /// Whether placeholders stood for unknown variables.
+    pub speculative: bool,
+}
+
+impl StackPlan {
+    /// Whether applying it would change anything.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        !self.changes.is_empty() || !self.output_changes.is_empty()
+    }
+}
+
+/// A plan as OpenTofu shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Whether the state before it holds no resources.
+    pub empty: bool,
+    /// The changes, sorted by address.
+    pub changes: Vec<ResourceChange>,
+    /// What changed outside, sorted by address.
+    pub drift: Vec<ResourceChange>,
+    /// The outputs after it.
+    pub outputs: Map,
+    /// The outputs in the state before it.
+    pub before: Map,
+    /// Outputs that change: name, before, after.
+    pub output_changes: Vec<(String, Value, Value)>,
+}
+
+/// Why a document cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// It is no plan in JSON.
+    #[error("the plan is not as `show -json` prints it: {0}")]
+    Malformed(String),
+    /// It has a version that is not known.
+    #[error("the plan's format version is {0}, this clawd reads 1.x")]
+    Version(String),
+    /// OpenTofu did not finish planning.
+    #[error("the plan is incomplete: planning failed half-way")]
+    Incomplete,
+    /// A change of a kind that is not known.
+    #[error("{address}: unknown action {actions}")]
+    Action {
+        /// The resource.
+        address: String,
+        /// What OpenTofu wants to do.
+        actions: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    format_version: String,
+    #[serde(default)]
+    errored: bool,
+    #[serde(default)]
+    resource_changes: Vec<Changed>,
+    #[serde(default)]
+    resource_drift: Vec<Changed>,
+    #[serde(default)]
+    output_changes: BTreeMap<String, Change>,
+    prior_state: Option<State>,
+    #[serde(default)]
+    configuration: Configuration,
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    address: String,
+    previous_address: Option<String>,
+    deposed: Option<String>,
+    #[serde(default)]
+    mode: String,
+    change: Change,
+    action_reason: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Change {
+    actions: Vec<String>,
+    before: Json,
+    after: Json,
+    after_unknown: Json,
+    before_sensitive: Json,
+    after_sensitive: Json,
+    replace_paths: Vec<Vec<Json>>,
+    importing: Option<Json>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    values: Option<StateValues>,
+}
+
+#[derive(Deserialize)]
+struct StateValues {
+    #[serde(default)]
+    outputs: BTreeMap<String, StateOutput>,
+    #[serde(default)]
+    root_module: StateModule,
+}
+
+#[derive(Deserialize)]
+struct StateOutput {
+    #[serde(default)]
+    sensitive: bool,
+    #[serde(default)]
+    value: Json,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StateModule {
+    resources: Vec<StateResource>,
+    child_modules: Vec<StateModule>,
+}
+
+#[derive(Deserialize)]
+struct StateResource {
+    mode: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Configuration {
+    root_module: ConfiguredModule,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ConfiguredModule {
+    resources: Vec<ConfiguredResource>,
+    module_calls: BTreeMap<String, ModuleCall>,
+}
+
+#[derive(Deserialize)]
+struct ConfiguredResource {
+    address: String,
+    #[serde(default)]
+    expressions: Json,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ModuleCall {
+    module: ConfiguredModule,
+}
+
+/// Which attributes the module's files set, by the resource's address without instance keys.
+type Configured = BTreeMap<String, BTreeSet<String>>;
+
+fn configured(module: &ConfiguredModule, prefix: &str, found: &mut Configured) {
+    for resource in &module.resources {
+        let names = resource.expressions.as_object().into_iter().flatten().map(|(name, _)| name.clone());
+        found.insert(format!("{prefix}{}", resource.address), names.collect());
+    }
+    for (name, call) in &module.module_calls {
+        configured(&call.module, &format!("{prefix}module.{name}."), found);
+    }
+}
+
+/// An address without the keys of instances: `module.a["x"].b.c[0]` is `module.a.b.c`.
+fn without_keys(address: &str) -> String {
+    let mut plain = String::with_capacity(address.len());
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    for c in address.chars() {
+        match c {
+            '"' if depth > 0 && !escaped => quoted = !quoted,
+            '[' if !quoted => depth += 1,
+            ']' if !quoted => depth = depth.saturating_sub(1),
+            c if depth == 0 => plain.push(c),
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    plain
+}
+
+impl StateModule {
+    fn is_empty(&self) -> bool {
+        self.resources.iter().all(|resource| resource.mode == "data")
+            && self.child_modules.iter().all(Self::is_empty)
+    }
+}
+
+impl Document {
+    /// Reads what `tofu show -json` printed of a plan. `step` names the secrets among the outputs.
+    ///
+    /// # Errors
+    /// When the document is not a whole plan in a version that is known.
+    pub fn read(text: &str, step: &str) -> Result<Self, DocumentError> {
+        let malformed = |error: serde_json::Error| DocumentError::Malformed(error.to_string());
+        let shown: Shown = serde_json::from_str(text).map_err(malformed)?;
+        if !shown.format_version.starts_with(FORMAT) {
+            return Err(DocumentError::Version(shown.format_version));
+        }
+        if shown.errored {
+            return Err(DocumentError::Incomplete);
+        }
+        let mut set = Configured::new();
+        configured(&shown.configuration.root_module, "", &mut set);
+        let read = |changed: &[Changed]| -> Result<Vec<ResourceChange>, DocumentError> {
+            let mut changes: Vec<ResourceChange> = changed
+                .iter()
+                .map(|change| change.read(&set))
+                .filter_map(Result::transpose)
+                .collect::<Result<_, _>>()?;
+            changes.sort_by(|a, b| a.address.cmp(&b.address));
+            Ok(changes)
+        };
+        let state = shown.prior_state.and_then(|state| state.values);
+        let empty = state.as_ref().is_none_or(|values| values.root_module.is_empty());
+        let before = state.map(|values| values.outputs).unwrap_or_default();
+        Ok(Self {
+            empty,
+            changes: read(&shown.resource_changes)?,
+            drift: read(&shown.resource_drift)?,
+            outputs: outputs_after(&shown.output_changes, step),
+            before: before
+                .iter()
+                .map(|(name, output)| (SmolStr::new(name), output.read(name, step)))
+                .collect(),
+            output_changes: output_changes(&shown.output_changes),
+        })
+    }
+}
+
+impl StateOutput {
+    fn read(&self, name: &str, step: &str) -> Value {
+        if self.sensitive { secret_output(step, name) } else { value_of(&self.value) }
+    }
+}
+
+/// The outputs as `tofu output -json` prints them. `step` names the secrets among them.
+///
+/// # Errors
+/// When the text is something else.
+pub fn read_outputs(text: &str, step: &str) -> Result<Map, DocumentError> {
+    let outputs: BTreeMap<String, StateOutput> =
+        serde_json::from_str(text).map_err(|error| DocumentError::Malformed(error.to_string()))?;
+    Ok(outputs.iter().map(|(name, output)| (SmolStr::new(name), output.read(name, step))).collect())
+}
+
+/// The handle of an output that OpenTofu keeps secret; it says where the value can be read again.
+#[must_use]
+pub fn secret_output(step: &str, name: &str) -> Value {
+    Value::Secret(format!("{step}#{}", Path::root().key("outputs").key(name)).into())
+}
+
+fn outputs_after(changes: &BTreeMap<String, Change>, step: &str) -> Map {
+    let kept = changes.iter().filter(|(_, change)| change.actions != ["delete"]);
+    kept.map(|(name, change)| {
+        let value = with_unknown(&change.after, &change.after_unknown);
+        let secret = !value.has_unknown() && holds_true(&change.after_sensitive);
+        (SmolStr::new(name), if secret { secret_output(step, name) } else { value })
+    })
+    .collect()
+}
+
+fn output_changes(changes: &BTreeMap<String, Change>) -> Vec<(String, Value, Value)> {
+    let changing = changes.iter().filter(|(_, change)| change.actions != ["no-op"]);
+    changing
+        .map(|(name, change)| {
+            let masked = |value: Value, mark: &Json| if holds_true(mark) { nameless() } else { value };
+            let before = masked(value_of(&change.before), &change.before_sensitive);
+            let after = masked(with_unknown(&change.after, &change.after_unknown), &change.after_sensitive);
+            (name.clone(), before, after)
+        })
+        .collect()
+}
+
+impl Changed {
+    /// The change for a review; `None` when nothing happens to the resource.
+    fn read(&self, configured: &Configured) -> Result<Option<ResourceChange>, DocumentError> {
+        let actions: Vec<&str> = self.change.actions.iter().map(String::as_str).collect();
+        let moved = self.previous_address.as_ref().filter(|previous| **previous != self.address);
+        let (action, mut reason) = match actions[..] {
+            ["no-op"] if self.change.importing.is_some() => {
+                ("update", Some("imported into the state".to_owned()))
+            }
+            ["no-op"] if moved.is_some() => ("update", None),
+            ["no-op"] => return Ok(None),
+            ["create"] => ("create", None),
+            ["read"] => ("read", None),
+            ["update"] => ("update", None),
+            ["delete"] => ("destroy", None),
+            ["delete", "create"] | ["create", "delete"] => ("replace", self.replaced_because()),
+            ["forget"] => ("update", Some("no longer managed; the thing itself stays".to_owned())),
+            _ => {
+                return Err(DocumentError::Action {
+                    address: self.address.clone(),
+                    actions: actions.join(", "),
+                });
+            }
+        };
+        if let Some(previous) = moved {
+            reason = Some(format!("moved from {previous}"));
+        }
+        let address = match &self.deposed {
+            Some(key) => format!("{} (deposed {key})", self.address),
+            None => self.address.clone(),
+        };
+        // Reading data changes nothing that anybody has.
+        let attributes = if self.mode == "data" { Vec::new() } else { self.attributes(action, configured) };
+        Ok(Some(ResourceChange { address, action: action.to_owned(), attributes, reason }))
+    }
+
+    fn replaced_because(&self) -> Option<String> {
+        let paths: Vec<String> = self.change.replace_paths.iter().map(|path| dotted(path)).collect();
+        match self.action_reason.as_deref() {
+            _ if !paths.is_empty() => Some(format!("forced by {}", paths.join(", "))),
+            Some("replace_because_tainted") => Some("tainted: an earlier apply broke off".to_owned()),
+            Some("replace_by_request") => Some("asked for".to_owned()),
+            Some("replace_by_triggers") => Some("forced by replace_triggered_by".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn attributes(&self, action: &str, configured: &Configured) -> Vec<(String, Value, Value)> {
+        let change = &self.change;
+        match action {
+            "create" => {
+                let set = configured.get(&without_keys(&self.address));
+                // What the provider makes up is left out, what the module says is shown even when it is not known yet.
+                let told = |name: &str, value: &Value| {
+                    *value != Value::Null
+                        && (*value != Value::Unknown || set.is_some_and(|set| set.contains(name)))
+                };
+                let after = with_unknown(&change.after, &change.after_unknown);
+                let entries = after.as_map().into_iter().flat_map(Map::iter);
+                entries
+                    .filter(|(name, value)| told(name, value))
+                    .map(|(name, value)| {
+                        (name.to_string(), Value::Null, masked(value, below(&change.after_sensitive, name)))
+                    })
+                    .collect()
+            }
+            "destroy" => {
+                let id =
+                    change.before.get("id").filter(|_| !holds_true(below(&change.before_sensitive, "id")));
+                id.map(|id| ("id".to_owned(), value_of(id), Value::Null)).into_iter().collect()
+            }
+            _ => {
+                let mut found = Vec::new();
+                let before = value_of(&change.before);
+                let after = with_unknown(&change.after, &change.after_unknown);
+                let marks = (&change.before_sensitive, &change.after_sensitive);
+                differences(&before, &after, marks, &Path::root(), &mut found);
+                found
+            }
+        }
+    }
+}
+
+/// Walks both sides down to where they differ.
+fn differences(
+    before: &Value,
+    after: &Value,
+    marks: (&Json, &Json),
+    at: &Path,
+    found: &mut Vec<(String, Value, Value)>,
+) {
+    let hidden = marks.0 == &Json::Bool(true) || marks.1 == &Json::Bool(true);
+    match (before, after) {
+        (before, after) if before == after => {}
+        (Value::Map(before), Value::Map(after)) if !hidden => {
+            let names: BTreeSet<&SmolStr> = before.keys().chain(after.keys()).collect();
+            for name in names {
+                let side = |map: &Map| map.get(name).cloned().unwrap_or_default();
+                let marks = (below(marks.0, name), below(marks.1, name));
+                differences(&side(before), &side(after), marks, &at.key(name.clone()), found);
+            }
+        }
+        (Value::List(before), Value::List(after)) if !hidden && before.len() == after.len() => {
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                let mark = |mark: &Json| mark.get(index).cloned().unwrap_or_default();
+                differences(before, after, (&mark(marks.0), &mark(marks.1)), &at.index(index), found);
+            }
+        }
+        (before, after) => {
+            // What is secret on one side is secret on the other: a mark often comes with the change.
+            let hide = |value: &Value| masked(&masked(value, marks.0), marks.1);
+            found.push((at.to_string(), hide(before), hide(after)));
+        }
+    }
+}
+
+/// The marks below a key; a mark on the whole holds for every part.
+fn below<'a>(marks: &'a Json, key: &str) -> &'a Json {
+    match marks {
+        Json::Object(marks) => marks.get(key).unwrap_or(&Json::Null),
+        whole => whole,
+    }
+}
+
+/// Whether anything in a tree of marks is marked.
+fn holds_true(marks: &Json) -> bool {
+    match marks {
+        Json::Bool(mark) => *mark,
+        Json::Array(items) => items.iter().any(holds_true),
+        Json::Object(entries) => entries.values().any(holds_true),
+        _ => false,
+    }
+}
+
+fn nameless() -> Value {
+    Value::Secret(NAMELESS.into())
+}
+
+/// A value with what is marked taken out.
+fn masked(value: &Value, marks: &Json) -> Value {
+    match (value, marks) {
+        (Value::Null | Value::Unknown, _) => value.clone(),
+        (_, Json::Bool(true)) => nameless(),
+        (Value::Map(map), Json::Object(_)) => {
+            Value::Map(map.iter().map(|(key, item)| (key.clone(), masked(item, below(marks, key)))).collect())
+        }
+        (Value::List(items), Json::Array(marks)) => Value::List(
+            items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| masked(item, marks.get(index).unwrap_or(&Json::Null)))
+                .collect(),
+        ),
+        _ => value.clone(),
+    }
+}
+
+/// A value with unknown leaves where they are marked.
+fn with_unknown(value: &Json, unknown: &Json) -> Value {
+    match (value, unknown) {
+        (_, Json::Bool(true)) => Value::Unknown,
+        (Json::Object(entries), Json::Object(marks)) => {
+            let names: BTreeSet<&String> = entries.keys().chain(marks.keys()).collect();
+            names
+                .into_iter()
+                .map(|name| {
+                    let side =
+                        |map: &serde_json::Map<String, Json>| map.get(name).cloned().unwrap_or_default();
+                    (SmolStr::new(name), with_unknown(&side(entries), &side(marks)))
+                })
+                .collect::<Map>()
+                .into()
+        }
+        (Json::Array(items), Json::Array(marks)) => Value::List(
+            (0..items.len().max(marks.len()))
+                .map(|index| {
+                    let side = |list: &[Json]| list.get(index).cloned().unwrap_or_default();
+                    with_unknown(&side(items), &side(marks))
+                })
+                .collect(),
+        ),
+        (Json::Null, Json::Object(_) | Json::Array(_)) if holds_true(unknown) => Value::Unknown,
+        (value, _) => value_of(value),
+    }
+}
+
+/// JSON data as a value. A number that no value can hold becomes its text.
+fn value_of(json: &Json) -> Value {
+    match json {
+        Json::Array(items) => Value::List(items.iter().map(value_of).collect()),
+        Json::Object(entries) => {
+            Value::Map(entries.iter().map(|(name, item)| (SmolStr::new(name), value_of(item))).collect())
+        }
+        other => Value::try_from(other.clone()).unwrap_or_else(|_| Value::from(other.to_string())),
+    }
+}
+
+fn dotted(path: &[Json]) -> String {
+    let path = path.iter().fold(Path::root(), |path, segment| match (segment.as_str(), segment.as_u64()) {
+        (Some(key), _) => path.key(key),
+        (_, Some(index)) => path.index(usize::try_from(index).unwrap_or(usize::MAX)),
+        _ => path,
+    });
+    path.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(document: &Json) -> Result<Document, DocumentError> {
+        Document::read(&document.to_string(), "tofu_apply.x")
+    }
+
+    fn change(address: &str, change: Json) -> Json {
+        json!({ "address": address, "mode": "managed", "change": change })
+    }
+
+    #[test]
+    fn secrets_stay_inside_and_unknown_leaves_are_marked() {
+        let document = json!({
+            "format_version": "1.2",
+            "resource_changes": [
+                change("a.new", json!({
+                    "actions": ["create"], "before": null,
+                    "after": { "password": "canary", "tags": { "a": "1" }, "empty": null },
+                    "after_unknown": { "id": true, "link": true, "tags": { "b": true } },
+                    "after_sensitive": { "password": true },
+                })),
+                change("a.old", json!({
+                    "actions": ["update"],
+                    "before": { "password": "canary-1", "size": 1, "list": [{ "k": "canary-2" }] },
+                    "after": { "password": "canary-3", "size": 2, "list": [{ "k": "canary-4" }] },
+                    "before_sensitive": { "password": true }, "after_sensitive": { "list": [{ "k": true }] },
+                })),
+            ],
+            "output_changes": {
+                "id": { "actions": ["create"], "before": null, "after_unknown": true, "after_sensitive": false },
+                "token": { "actions": ["create"], "before": null, "after": "canary-5", "after_sensitive": true },
+            },
+            "configuration": { "root_module": { "resources": [{ "address": "a.new", "expressions": { "link": {} } }] } },
+        });
+        let read = read(&document).expect("a plan");
+        assert!(!format!("{read:?}").contains("canary"), "{read:?}");
+        let names =
+            |change: &ResourceChange| change.attributes.iter().map(|it| it.0.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            names(&read.changes[0]),
+            ["link", "password", "tags"],
+            "what the provider makes up is left out"
+        );
+        assert_eq!(
+            read.changes[0].attributes[2].2,
+            Value::map([("a", Value::from("1")), ("b", Value::Unknown)])
+        );
+        assert_eq!(names(&read.changes[1]), ["list[0].k", "password", "size"]);
+        assert_eq!(read.outputs.get("id"), Some(&Value::Unknown));
+        assert_eq!(read.outputs.get("token"), Some(&Value::Secret("tofu_apply.x#outputs.token".into())));
+    }
+
+    #[test]
+    fn every_action_has_its_word() {
+        let case = |actions: &[&str], more: Json| {
+            let mut changed = change(
+                "a.b[\"k\"]",
+                json!({ "actions": actions, "before": { "id": "i" }, "after": { "id": "i" } }),
+            );
+            let object = changed.as_object_mut().expect("an object");
+            object.extend(more.as_object().cloned().unwrap_or_default());
+            let read = read(&json!({ "format_version": "1.0", "resource_changes": [changed] }));
+            read.map(|document| {
+                document.changes.into_iter().next().map(|it| (it.address, it.action, it.reason))
+            })
+        };
+        let of = |address: &str, action: &str, reason: Option<&str>| {
+            Ok(Some((address.to_owned(), action.to_owned(), reason.map(str::to_owned))))
+        };
+        let k = "a.b[\"k\"]";
+        assert_eq!(case(&["no-op"], json!({})), Ok(None));
+        assert_eq!(case(&["delete"], json!({})), of(k, "destroy", None));
+        assert_eq!(
+            case(&["delete"], json!({ "deposed": "ab12" })),
+            of("a.b[\"k\"] (deposed ab12)", "destroy", None)
+        );
+        let tainted = json!({ "action_reason": "replace_because_tainted" });
+        assert_eq!(
+            case(&["delete", "create"], tainted),
+            of(k, "replace", Some("tainted: an earlier apply broke off"))
+        );
+        assert_eq!(
+            case(&["no-op"], json!({ "previous_address": "a.c" })),
+            of(k, "update", Some("moved from a.c"))
+        );
+        assert_eq!(
+            case(&["forget"], json!({})),
+            of(k, "update", Some("no longer managed; the thing itself stays"))
+        );
+        assert_eq!(case(&["read"], json!({ "mode": "data" })), of(k, "read", None));
+        assert!(matches!(case(&["dance"], json!({})), Err(DocumentError::Action { .. })));
+    }
+
+    #[test]
+    fn what_forces_a_replacement_is_told() {
+        let document = json!({ "format_version": "1.2", "resource_changes": [change("a.b", json!({
+            "actions": ["create", "delete"], "before": { "t": { "ami": "a" } }, "after": { "t": { "ami": "b" } },
+            "replace_paths": [["t", "ami"], ["list", 0]],
+        }))] });
+        let changes = read(&document).expect("a plan").changes;
+        assert_eq!(changes[0].reason.as_deref(), Some("forced by t.ami, list[0]"));
+        assert_eq!(changes[0].attributes, [("t.ami".to_owned(), "a".into(), "b".into())]);
+    }
+
+    #[test]
+    fn a_document_that_is_no_whole_plan_is_refused() {
+        assert!(matches!(Document::read("{}", "s"), Err(DocumentError::Malformed(_))));
+        assert!(matches!(read(&json!({ "format_version": "2.0" })), Err(DocumentError::Version(_))));
+        let errored = json!({ "format_version": "1.2", "errored": true });
+        assert_eq!(read(&errored), Err(DocumentError::Incomplete));
+    }
+
+    #[test]
+    fn addresses_lose_their_keys() {
+        for (address, plain) in
+            [("a.b", "a.b"), ("a.b[0]", "a.b"), ("module.m[\"x]\\\"y\"].a.b[\"k\"]", "module.m.a.b")]
+        {
+            assert_eq!(without_keys(address), plain);
+        }
+    }
+}
