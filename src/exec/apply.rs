@@ -15,7 +15,7 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::budget::Cost;
 use crate::plan::conform::differences;
 use crate::plan::{Decided, Plan, Recorded};
-use crate::primitives::Purpose;
+use crate::providers::ports::Purpose;
 use crate::providers::{ProviderError, Providers};
 
 /// Applies an approved plan. The caller holds the target's lock.

@@ -14,10 +14,10 @@ use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::graph::dependants;
 use crate::plan::{Action, Decided, Decision, Hindrance, Plan, Recorded, Step, StepDecision, Unmanaged};
-use crate::primitives::{ObserveContext, Purpose, Refusal, Registry, StepError};
+use crate::primitives::{ObserveContext, Refusal, Registry, StepError};
 use crate::providers::Providers;
-use crate::providers::ports::Owned;
-use crate::value::{Address, Reference, Value};
+use crate::providers::ports::{Owned, Purpose};
+use crate::value::{Address, Path, Reference, Segment, Value};
 
 /// Observations at once.
 const CONCURRENCY: usize = 64;
@@ -48,13 +48,18 @@ pub(super) async fn decide_for(
             && let Some(index) = ready.pop_front()
         {
             let step = &steps[index];
-            let args = resolve(&step.args, |reference| {
-                let producer = steps.get_index_of(&reference.step)?;
-                outcomes[producer].as_ref()?.decision.planned.get(&reference.path)
-            });
-            let target = &header.target;
+            let planned = |address: &Address| {
+                let producer = steps.get_index_of(address)?;
+                Some(&outcomes[producer].as_ref()?.decision.planned)
+            };
+            let absent = absent_output(&step.args, planned);
+            let args = resolve(&step.args, |reference| planned(&reference.step)?.get(&reference.path));
+            let header = &header;
             running.push(async move {
-                let cx = ObserveContext::new(providers, target, &step.address, purpose);
+                if let Some(absent) = absent {
+                    return (index, Err(absent));
+                }
+                let cx = ObserveContext::new(providers, header, &step.address, purpose);
                 (index, survey(step, &args, &cx, providers).await)
             });
         }
@@ -155,6 +160,47 @@ fn destroyed(outcomes: &[Option<StepDecision>]) -> HashSet<&str> {
 /// Arguments with everything filled in that `known` knows.
 pub(super) fn resolve<'v>(args: &Value, known: impl Fn(&Reference) -> Option<&'v Value>) -> Value {
     args.substitute(&known)
+}
+
+/// The first output that arguments name and that is known not to be there.
+pub(super) fn absent_output<'v>(
+    args: &Value,
+    planned: impl Fn(&Address) -> Option<&'v Value>,
+) -> Option<StepError> {
+    let mut absent = None;
+    args.references(&mut |reference| {
+        let outputs = planned(&reference.step).filter(|outputs| outputs.get(&reference.path).is_none());
+        if let Some(outputs) = outputs.filter(|_| absent.is_none()) {
+            absent = Some(no_such_output(reference, outputs));
+        }
+    });
+    absent
+}
+
+fn no_such_output(reference: &Reference, outputs: &Value) -> StepError {
+    // The deepest place that is there, and what is there.
+    let mut at = Path::root();
+    let mut keys = Vec::new();
+    for segment in reference.path.segments() {
+        let here = outputs.get(&at);
+        keys = here
+            .and_then(Value::as_map)
+            .map(|map| map.keys().map(ToString::to_string).collect())
+            .unwrap_or_default();
+        at = match segment {
+            Segment::Key(key) => at.key(key.clone()),
+            Segment::Index(index) => at.index(*index),
+        };
+        if outputs.get(&at).is_none() {
+            break;
+        }
+    }
+    let help = match keys.is_empty() {
+        true => "the step yields nothing there".to_owned(),
+        false => format!("there is: {}", keys.join(", ")),
+    };
+    let message = format!("`{}` has no output `{at}`, which this step takes", reference.step);
+    StepError::Refused(Refusal { message, help: Some(help) })
 }
 
 /// Observes and decides one step, trying again what may pass.

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::guard::{check_budget, stale};
 use super::journal::{Journal, Record};
 use super::observer::{Event, Observer};
-use super::planner::{hindered, resolve, survey, unknown_primitive};
+use super::planner::{absent_output, hindered, resolve, survey, unknown_primitive};
 use super::report::{Applied, Interrupt, Options, StepResult};
 use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
@@ -24,7 +24,8 @@ use crate::plan::conform::differences;
 use crate::plan::graph::dependants;
 use crate::plan::{Action, Decided, Decision, Plan, Step};
 use crate::primitives::context::{Effect, timed_out};
-use crate::primitives::{ApplyContext, EffectLog, ObserveContext, Port, Purpose, Registry, StepError};
+use crate::primitives::{ApplyContext, EffectLog, ObserveContext, Port, Registry, StepError};
+use crate::providers::ports::Purpose;
 use crate::providers::{ErrorKind, ProviderError, Providers};
 use crate::units::Seconds;
 use crate::value::{Address, Value};
@@ -90,7 +91,13 @@ impl<'a> Run<'a> {
                     Some(result) => self.settle(index, result, None, &dependants, &mut progress, &mut ready),
                     None => {
                         let args = self.args(index, &progress);
-                        running.push(async move { (index, self.step(index, args).await) });
+                        running.push(async move {
+                            let outcome = match args {
+                                Ok(args) => self.step(index, args).await,
+                                Err(absent) => Err(absent),
+                            };
+                            (index, outcome)
+                        });
                     }
                 }
             }
@@ -199,11 +206,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn args(&self, index: usize, progress: &Progress) -> Value {
-        resolve(&self.now.steps[index].args, |reference| {
-            let producer = self.now.steps.get_index_of(&reference.step)?;
-            progress.outputs[producer].as_ref()?.get(&reference.path)
-        })
+    /// The arguments with everything filled in that the steps before have yielded.
+    fn args(&self, index: usize, progress: &Progress) -> Result<Value, Box<Diagnostic>> {
+        let step = &self.now.steps[index];
+        let yielded = |address: &Address| progress.outputs[self.now.steps.get_index_of(address)?].as_ref();
+        match absent_output(&step.args, yielded) {
+            Some(absent) => Err(Box::new(failure(step, &absent))),
+            None => Ok(resolve(&step.args, |reference| yielded(&reference.step)?.get(&reference.path))),
+        }
     }
 
     /// Runs one step: observe, compare, act; again after failures that may pass.
@@ -258,8 +268,8 @@ impl<'a> Run<'a> {
         begun: &mut Option<Decision>,
         timeout: Duration,
     ) -> Result<(Action, Value), Stop> {
-        let target = &self.now.header.target;
-        let observe = ObserveContext::new(self.providers, target, &step.address, Purpose::Act);
+        let header = &self.now.header;
+        let observe = ObserveContext::new(self.providers, header, &step.address, Purpose::Act);
         let (seen, mut decision) =
             survey(step, args, &observe, self.providers).await.map_err(Stop::Failed)?;
         if let Some(hindrance) = decision.hindrance.take().filter(|_| decision.action.acts()) {
@@ -295,7 +305,7 @@ impl<'a> Run<'a> {
         let primitive = Registry::all()
             .get(step.address.primitive())
             .ok_or_else(|| Stop::Failed(unknown_primitive(step)))?;
-        let cx = ApplyContext::new(self.providers, target, &step.address, &self.log, timeout);
+        let cx = ApplyContext::new(self.providers, header, &step.address, &self.log, timeout);
         let begun = begun.insert(decision);
         let outputs = primitive.operations().apply(args, &seen, &cx).await.map_err(Stop::Failed)?;
         self.note_done(step, begun, &outputs);

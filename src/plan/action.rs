@@ -122,6 +122,9 @@ pub struct Nested {
     /// Its attributes that change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Change>,
+    /// Why, where the action alone does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Why a step cannot be done, should it have to be.
@@ -146,6 +149,12 @@ pub struct Decision {
     /// Resource changes inside the step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nested: Vec<Nested>,
+    /// What changed outside since it was last written down. Shown apart: it is no intended change, and costs nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<Nested>,
+    /// What the nested changes were planned on, where a provider counts its versions. Another basis is another plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<String>,
     /// Whether the nested changes were planned with placeholders for what is not known yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub speculative: bool,
@@ -173,6 +182,8 @@ impl Decision {
             reason: reason.into(),
             changes: Vec::new(),
             nested: Vec::new(),
+            drift: Vec::new(),
+            basis: None,
             speculative: false,
             planned,
             notes: Vec::new(),

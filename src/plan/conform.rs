@@ -3,7 +3,8 @@
 //! The rule: the same action, or a no-op. A step shown as unknown may turn out a no-op, read, create or
 //! update; never a destroy, replace or change of data that was not shown. Nested changes must be a subset of
 //! the shown ones, where weaker is allowed: replace, then update, then no-op. Outputs that were shown as
-//! known must be the same.
+//! known must be the same. What was planned on one version of something is not applied to another, even if the changes read
+//! the same: who moved it may have meant something else.
 
 use std::collections::HashMap;
 
@@ -31,6 +32,12 @@ pub fn differences(shown: &Decision, now: &Decision) -> Vec<Difference> {
     if !allowed(shown.action, now.action) {
         let with = |decision: &Decision| format!("{} ({})", decision.action.as_str(), decision.reason);
         differ("action", with(shown), with(now));
+    }
+    if let (Some(was), Some(is)) = (&shown.basis, &now.basis)
+        && was != is
+        && now.action.acts()
+    {
+        differ("state", was.clone(), is.clone());
     }
     if now.formats() && !shown.formats() {
         differ("data", "nothing written over".to_owned(), "formats a volume".to_owned());
@@ -129,6 +136,7 @@ mod tests {
                 address: (*address).to_owned(),
                 action: *action,
                 changes: vec![],
+                reason: None,
             })
             .collect();
         decision
@@ -169,6 +177,16 @@ mod tests {
         ] {
             assert_eq!(differences(&shown, &nested(Action::Update, changes)).is_empty(), fine, "{changes:?}");
         }
+    }
+
+    #[test]
+    fn a_state_that_moved_is_a_difference_unless_nothing_is_left_to_do() {
+        let on = |action: Action, basis: &str| Decision { basis: Some(basis.to_owned()), ..plain(action) };
+        let shown = on(Action::Update, "serial 4");
+        let found = differences(&shown, &on(Action::Update, "serial 5"));
+        assert_eq!((found[0].was.as_str(), found[0].now.as_str()), ("serial 4", "serial 5"));
+        assert!(differences(&shown, &on(Action::NoOp, "serial 5")).is_empty());
+        assert!(differences(&plain(Action::Update), &on(Action::Update, "serial 5")).is_empty());
     }
 
     #[test]

@@ -100,6 +100,10 @@ struct StepDoc<'a> {
     depends_on: Vec<Address>,
     changes: Cow<'a, [Change]>,
     nested: Cow<'a, [Nested]>,
+    #[serde(default, skip_serializing_if = "<[Nested]>::is_empty")]
+    drift: Cow<'a, [Nested]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    basis: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     speculative: bool,
     #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
@@ -149,6 +153,8 @@ fn document<'a>(plan: &'a Plan<Decided>, extent: Extent, digest: Option<Digest>)
             depends_on: addresses(&step.depends_on),
             changes: decision.changes.as_slice().into(),
             nested: decision.nested.as_slice().into(),
+            drift: decision.drift.as_slice().into(),
+            basis: decision.basis.as_deref().map(Cow::Borrowed),
             speculative: decision.speculative,
             notes: decision.notes.as_slice().into(),
             origin: Cow::Borrowed(&step.origin),
@@ -276,6 +282,8 @@ fn plan_of(doc: PlanDoc<'_>) -> Result<Plan<Decided>, FileError> {
                 reason: step.reason.into_owned(),
                 changes: step.changes.into_owned(),
                 nested: step.nested.into_owned(),
+                drift: step.drift.into_owned(),
+                basis: step.basis.map(Cow::into_owned),
                 speculative: step.speculative,
                 planned,
                 notes: step.notes.into_owned(),

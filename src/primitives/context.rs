@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::image::BlockSet;
-use crate::plan::Target;
 use crate::plan::digest::sha256_hex;
+use crate::plan::{Header, Target};
 use crate::providers::ports::{
-    Ec2, Ec2Read, Hosts, HostsRead, Nix, NixRead, TAG_FLEET, TAG_STEP, Tags, Tofu, TofuRead, Upload,
+    Ec2, Ec2Read, Hosts, HostsRead, Nix, NixRead, Purpose, TAG_FLEET, TAG_STEP, Tags, Tofu, TofuRead, Upload,
     UploadRead, Watch,
 };
 use crate::providers::{ErrorKind, ProviderError, Providers};
@@ -36,19 +36,10 @@ pub struct Scope<'a> {
     pub step: &'a Address,
 }
 
-/// What a look is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A plan that people read.
-    Show,
-    /// Comparing with what was shown, and acting: what only people want to know need not be found out.
-    Act,
-}
-
 /// What a primitive sees while planning.
 pub struct ObserveContext<'a> {
     providers: &'a Providers,
-    target: &'a Target,
+    header: &'a Header,
     step: &'a Address,
     purpose: Purpose,
 }
@@ -58,11 +49,11 @@ impl<'a> ObserveContext<'a> {
     #[must_use]
     pub const fn new(
         providers: &'a Providers,
-        target: &'a Target,
+        header: &'a Header,
         step: &'a Address,
         purpose: Purpose,
     ) -> Self {
-        Self { providers, target, step, purpose }
+        Self { providers, header, step, purpose }
     }
 
     /// What the look is for. It must not change the action or its reason, only what is told beside them.
@@ -104,7 +95,13 @@ impl<'a> ObserveContext<'a> {
     /// Whom the observation is for.
     #[must_use]
     pub const fn scope(&self) -> Scope<'_> {
-        Scope { target: self.target, step: self.step }
+        Scope { target: &self.header.target, step: self.step }
+    }
+
+    /// Where a secret comes from.
+    #[must_use]
+    pub fn secret_source(&self, name: &str) -> Option<&str> {
+        self.header.secrets.get(name).map(|source| source.from.as_str())
     }
 }
 
@@ -156,7 +153,7 @@ pub struct Effect {
 /// What a primitive sees while applying.
 pub struct ApplyContext<'a> {
     providers: &'a Providers,
-    target: &'a Target,
+    header: &'a Header,
     step: &'a Address,
     log: &'a dyn EffectLog,
     /// Seconds this try may spend waiting.
@@ -169,12 +166,12 @@ impl<'a> ApplyContext<'a> {
     #[must_use]
     pub const fn new(
         providers: &'a Providers,
-        target: &'a Target,
+        header: &'a Header,
         step: &'a Address,
         log: &'a dyn EffectLog,
         timeout: Duration,
     ) -> Self {
-        Self { providers, target, step, log, timeout, waited_ms: AtomicU64::new(0) }
+        Self { providers, header, step, log, timeout, waited_ms: AtomicU64::new(0) }
     }
 
     /// Nix.
@@ -210,7 +207,13 @@ impl<'a> ApplyContext<'a> {
     /// Where the plan is applied.
     #[must_use]
     pub const fn target(&self) -> &Target {
-        self.target
+        &self.header.target
+    }
+
+    /// Where a secret comes from.
+    #[must_use]
+    pub fn secret_source(&self, name: &str) -> Option<&str> {
+        self.header.secrets.get(name).map(|source| source.from.as_str())
     }
 
     /// The step's address.
@@ -223,7 +226,7 @@ impl<'a> ApplyContext<'a> {
     #[must_use]
     pub fn owner_tags(&self) -> Tags {
         Tags::from([
-            (TAG_FLEET.to_owned(), self.target.fleet.clone()),
+            (TAG_FLEET.to_owned(), self.target().fleet.clone()),
             (TAG_STEP.to_owned(), self.step.to_string()),
         ])
     }
@@ -268,7 +271,7 @@ impl<'a> ApplyContext<'a> {
     /// second volume. `fixed` are the parameters that make it another thing when they differ.
     #[must_use]
     pub fn token(&self, call: &str, fixed: &impl Serialize, generation: u32) -> String {
-        let Target { account, region, fleet, profile: _ } = self.target;
+        let Target { account, region, fleet, profile: _ } = self.target();
         let fixed = serde_json::to_vec(fixed).expect("request parameters have a JSON form");
         let recipe = serde_json::json!([
             TOKEN_VERSION,
@@ -410,7 +413,18 @@ mod tests {
             sim::providers(dir.path().into(), world, "r".into(), Arc::new(NoModel), Settings::default())
                 .unwrap();
         let step: Address = step.parse().unwrap();
-        ApplyContext::new(&providers, target, &step, &NoLog, Duration::from_secs(1))
+        let header = Header {
+            script: String::new(),
+            target: target.clone(),
+            inputs: crate::plan::Digest::of_bytes(b""),
+            params: Map::new(),
+            outputs: Map::new(),
+            secrets: std::collections::BTreeMap::new(),
+            budget: crate::plan::Budget::default(),
+            profile_budget: None,
+            warnings: Vec::new(),
+        };
+        ApplyContext::new(&providers, &header, &step, &NoLog, Duration::from_secs(1))
             .token(call, &fixed, generation)
     }
 

@@ -17,6 +17,7 @@ mod mount_volume;
 mod placement;
 mod prune_amis;
 mod snapshot;
+mod stack_module;
 mod sync_memory;
 mod tofu_apply;
 
@@ -24,9 +25,11 @@ use std::sync::LazyLock;
 
 use indexmap::IndexMap;
 
-pub use context::{ApplyContext, EffectLog, ObserveContext, Purpose, Scope};
+pub use context::{ApplyContext, EffectLog, ObserveContext, Scope};
 pub use partial::Partial;
-pub use primitive::{ErasedPrimitive, Port, Primitive, Refusal, Registered, StepError};
+pub use primitive::{
+    ErasedPrimitive, Inspection, Port, Primitive, ProjectFiles, Refusal, Registered, StepError,
+};
 pub use schema::Schema;
 
 /// All primitives by name, in the order of the documentation.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,7 +14,8 @@ use serde_json::Value as Json;
 
 use super::context::{ApplyContext, ObserveContext, Scope};
 use super::partial::Partial;
-use super::schema::{Schema, json_schema};
+use super::schema::{Problem, Schema, json_schema};
+use crate::diagnostic::Diagnostic;
 use crate::plan::Decision;
 use crate::providers::ProviderError;
 use crate::value::{Value, from_typed, to_typed};
@@ -48,6 +50,30 @@ impl Refusal {
     }
 }
 
+/// The files of the project that a step's arguments name. Each that is looked at becomes part of the plan's inputs.
+pub trait ProjectFiles {
+    /// The files below a directory, as paths relative to it, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or is outside the project.
+    fn tree(&self, dir: &str) -> Result<Vec<String>, Diagnostic>;
+
+    /// A text.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is outside the project.
+    fn text(&self, path: &str) -> Result<Arc<str>, Diagnostic>;
+}
+
+/// What the files that arguments name say of them.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// What the step yields, where the files know more than the primitive.
+    pub outputs: Option<Schema>,
+}
+
 /// A kind of operation. Primitives are stateless unit structs; a new dependency is a new port on
 /// `Providers`, reached through the context, so that no constructor changes.
 pub trait Primitive: Send + Sync + 'static {
@@ -80,6 +106,13 @@ pub trait Primitive: Send + Sync + 'static {
     fn resource(args: &Partial<'_, Self::Args>, action: &str, scope: Scope<'_>) -> String {
         let _ = (args, action, scope);
         "*".to_owned()
+    }
+
+    /// Holds arguments against the project's files, while the script is evaluated. Never looks at the world.
+    #[must_use]
+    fn inspect(args: &Partial<'_, Self::Args>, files: &dyn ProjectFiles) -> Inspection {
+        let _ = (args, files);
+        Inspection::default()
     }
 
     /// Looks at the world through reading ports. Must not change anything managed, and must not read a
@@ -138,6 +171,9 @@ pub trait ErasedPrimitive: Send + Sync {
     /// The actions that a step with these arguments may call, each with the ARN it calls it on.
     fn permissions(&self, args: &Value, scope: Scope<'_>) -> Vec<(&'static str, String)>;
 
+    /// Holds arguments that fit the schema against the project's files.
+    fn inspect(&self, args: &Value, files: &dyn ProjectFiles) -> Inspection;
+
     /// Observes and decides. Returns the observation and the decision.
     fn survey<'a>(
         &'a self,
@@ -166,6 +202,10 @@ impl<P: Primitive> ErasedPrimitive for Erased<P> {
         let args = Partial::new(args);
         let needed = P::IAM.iter().filter(|action| P::needs(&args, action));
         needed.map(|action| (*action, P::resource(&args, action, scope))).collect()
+    }
+
+    fn inspect(&self, args: &Value, files: &dyn ProjectFiles) -> Inspection {
+        P::inspect(&Partial::new(args), files)
     }
 
     fn survey<'a>(

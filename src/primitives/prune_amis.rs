@@ -224,6 +224,7 @@ fn taken(path: &str, before: Value) -> Change {
 /// their AMI's address too: whoever approved that it goes has approved this.
 fn nested(selection: &Selection<'_>, seen: &Seen) -> Vec<Nested> {
     let destroy = |address: &str, changes: Vec<Change>| Nested {
+        reason: None,
         address: address.to_owned(),
         action: Action::Destroy,
         changes,

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::context::{ApplyContext, ObserveContext, Purpose};
+use super::context::{ApplyContext, ObserveContext};
 use super::import_ami::Method;
 use crate::image::{BlockMap, BlockSet, Manifest};
+use crate::providers::ports::Purpose;
 use crate::providers::ports::{
     BlockUpload, Blocks, Completion, DiskFile, Ec2Read, ImportRequest, ImportTask, ObjectPlace, Snapshot,
     SnapshotStart, TAG_CONTENT, TAG_FLEET, TAG_KEY, TAG_PARENT, TAG_PRUNED, TAG_STEP, Tags, UploadRead,

@@ -1,16 +1,20 @@
 //! `tofu_apply`: an `OpenTofu` stack. Its resource changes are nested changes of the one plan, and apply
 //! does exactly what was shown.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::context::{ApplyContext, ObserveContext, Scope};
 use super::partial::Partial;
-use super::primitive::{Port, Primitive, Refusal};
+use super::primitive::{Inspection, Port, Primitive, ProjectFiles, Refusal};
+use super::stack_module;
 use crate::plan::{Action, Change, Decision, Effect, Nested};
 use crate::providers::ProviderError;
 use crate::providers::ports::{ResourceChange, StackError, StackPlan, StackRequest};
-use crate::value::{Map, Value};
+use crate::value::{Map, Value, from_typed, to_typed};
 
 /// Applies an `OpenTofu` stack.
 pub(super) struct TofuApply;
@@ -19,12 +23,21 @@ fn default_workspace() -> String {
     "default".to_owned()
 }
 
+/// The programs that know the language and print the same plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Binary {
+    Tofu,
+    Terraform,
+}
+
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Args {
     /// The module's directory, relative to the project.
     dir: String,
-    /// Input variables.
+    /// Input variables, held against the module's declarations before anything runs. A secret goes to a variable that is
+    /// marked as sensitive.
     #[serde(default)]
     vars: Map,
     /// Destroy everything in the stack. Each resource counts against the budget.
@@ -32,18 +45,35 @@ pub(super) struct Args {
     destroy: bool,
     /// The workspace.
     #[serde(default = "default_workspace")]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,89}$"))]
     workspace: String,
-    /// Values that stand for variables not known yet while planning, by variable; for modules whose
-    /// validation refuses the built-in placeholders.
+    /// Settings of the backend beside those that the module makes, such as `bucket` and `key`. With a profile of an AWS
+    /// account, a module that says `backend "s3" {}` has its state in the profile's state bucket unless they say otherwise.
+    #[serde(default)]
+    backend: Map,
+    /// Resource operations at once; 10 when not given, as in `OpenTofu`.
+    #[schemars(range(min = 1, max = 256))]
+    parallelism: Option<u16>,
+    /// The program; `tofu` when it is on `PATH`, else `terraform`.
+    binary: Option<Binary>,
+    /// Values that stand for variables not known yet while planning, by place: `instances.*.ami`, where `*` is any key. For
+    /// modules whose validation refuses the built-in placeholders.
     #[serde(default)]
     placeholders: Map,
+    /// Types of outputs, as the language writes them, `"map(string)"`: what uses them is checked before anything runs.
+    #[serde(default)]
+    outputs: BTreeMap<String, String>,
+    /// Resources to replace, by address, each with a trigger: another trigger than the last one replaces the resource once,
+    /// the same one changes nothing.
+    #[serde(default)]
+    replace: BTreeMap<String, String>,
 }
 
 /// An applied stack.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Stack", extend("x-clawd-step" = "tofu_apply"))]
 pub(super) struct Stack {
-    /// The module's outputs.
+    /// The module's outputs. Sensitive ones are secrets: they may be passed on and are never stored.
     pub(super) outputs: Map,
 }
 
@@ -53,40 +83,51 @@ pub(super) struct Seen {
     plan: Option<StackPlan>,
     /// Why there is none yet.
     undecided: Option<String>,
-}
-
-impl Args {
-    fn request(&self) -> StackRequest {
-        StackRequest {
-            dir: self.dir.clone(),
-            workspace: self.workspace.clone(),
-            vars: self.vars.clone(),
-            destroy: self.destroy,
-            placeholders: self.placeholders.clone(),
-        }
-    }
+    /// What `OpenTofu` said of a speculative plan that failed.
+    #[serde(default)]
+    warning: Option<String>,
 }
 
 /// The request as far as it is known; only variables may have unknown leaves.
-fn partial_request(args: &Partial<'_, Args>) -> Result<StackRequest, String> {
-    let map = |path: &str| match args.get(path) {
-        None => Ok(Map::new()),
-        Some(Value::Map(map)) => Ok(map.clone()),
-        Some(_) => Err(format!("{path} is not known yet")),
+fn request(
+    args: &Partial<'_, Args>,
+    step: &str,
+    source: impl Fn(&str) -> Option<String>,
+) -> Result<StackRequest, String> {
+    // Everything but the variables decides how a plan is made, so it must be known.
+    let vars = match args.get("vars") {
+        None => Map::new(),
+        Some(Value::Map(vars)) => vars.clone(),
+        Some(_) => return Err("vars is not known yet".to_owned()),
     };
+    let mut settings = args.value().as_map().cloned().unwrap_or_default();
+    settings.remove("vars");
+    if let Some((name, _)) = settings.iter().find(|(_, value)| value.has_unknown()) {
+        return Err(format!("{name} is not known yet"));
+    }
+    let settings: Args = to_typed(&Value::Map(settings)).map_err(|error| error.to_string())?;
+    let mut secrets = BTreeMap::new();
+    Value::Map(vars.clone()).secrets(&mut |name: &SmolStr| {
+        if let Some(source) = source(name) {
+            secrets.insert(name.clone(), source);
+        }
+    });
     Ok(StackRequest {
-        dir: args.str("dir").ok_or("dir is not known yet")?.to_owned(),
-        workspace: match args.get("workspace") {
-            None => default_workspace(),
-            Some(value) => value.as_str().ok_or("workspace is not known yet")?.to_owned(),
-        },
-        vars: map("vars")?,
-        destroy: match args.get("destroy") {
-            None => false,
-            Some(Value::Bool(destroy)) => *destroy,
-            Some(_) => return Err("destroy is not known yet".to_owned()),
-        },
-        placeholders: map("placeholders")?,
+        step: step.to_owned(),
+        dir: settings.dir,
+        workspace: settings.workspace,
+        vars,
+        secrets,
+        destroy: settings.destroy,
+        placeholders: settings.placeholders,
+        backend: settings.backend,
+        parallelism: settings.parallelism,
+        binary: settings.binary.map(|binary| match binary {
+            Binary::Tofu => "tofu".to_owned(),
+            Binary::Terraform => "terraform".to_owned(),
+        }),
+        replace: settings.replace,
+        outputs: settings.outputs,
     })
 }
 
@@ -103,12 +144,12 @@ fn nested(change: &ResourceChange) -> Nested {
             effect,
         })
         .collect();
-    Nested { address: change.address.clone(), action, changes }
+    Nested { address: change.address.clone(), action, changes, reason: change.reason.clone() }
 }
 
 /// The step's own action: what the strongest of its resource changes amounts to for the stack as a whole.
 fn action_of(plan: &StackPlan, destroy: bool) -> Action {
-    if plan.changes.is_empty() {
+    if !plan.acts() {
         Action::NoOp
     } else if destroy {
         Action::Destroy
@@ -117,6 +158,23 @@ fn action_of(plan: &StackPlan, destroy: bool) -> Action {
     } else {
         Action::Update
     }
+}
+
+fn reason_of(plan: &StackPlan, action: Action, destroy: bool) -> String {
+    match (action, plan.changes.len()) {
+        (Action::NoOp, _) if destroy => "the stack is empty".to_owned(),
+        (Action::NoOp, _) => "the stack is as its variables say".to_owned(),
+        (_, 0) => "only outputs change".to_owned(),
+        (_, 1) => "one resource changes".to_owned(),
+        (_, count) => format!("{count} resources change"),
+    }
+}
+
+/// What a plan rests on, in the words of a refusal.
+fn basis_of(plan: &StackPlan) -> Option<String> {
+    let basis = plan.basis.as_ref().filter(|_| plan.acts() && !plan.speculative)?;
+    let short = basis.lineage.get(..8).unwrap_or(&basis.lineage);
+    Some(format!("serial {} of state {short}", basis.serial))
 }
 
 impl Primitive for TofuApply {
@@ -134,20 +192,24 @@ output("instances", stack.outputs.instance_ids);"#;
     type Outputs = Stack;
     type Seen = Seen;
 
+    fn inspect(args: &Partial<'_, Args>, files: &dyn ProjectFiles) -> Inspection {
+        stack_module::inspect(args, files)
+    }
+
     async fn observe(
         &self,
         args: &Partial<'_, Args>,
         cx: &ObserveContext<'_>,
     ) -> Result<Seen, ProviderError> {
-        let request = match partial_request(args) {
+        let undecided = |reason, warning| Seen { plan: None, undecided: Some(reason), warning };
+        let source = |name: &str| cx.secret_source(name).map(str::to_owned);
+        let request = match request(args, cx.scope().step.as_str(), source) {
             Ok(request) => request,
-            Err(reason) => {
-                return Ok(Seen { plan: None, undecided: Some(reason) });
-            }
+            Err(reason) => return Ok(undecided(reason, None)),
         };
-        match cx.tofu().plan(&request).await {
-            Ok(plan) => Ok(Seen { plan: Some(plan), undecided: None }),
-            Err(StackError::Undecided(reason)) => Ok(Seen { plan: None, undecided: Some(reason) }),
+        match cx.tofu().plan(&request, cx.purpose()).await {
+            Ok(plan) => Ok(Seen { plan: Some(plan), undecided: None, warning: None }),
+            Err(StackError::Undecided { reason, warning }) => Ok(undecided(reason, warning)),
             Err(StackError::Provider(error)) => Err(error),
         }
     }
@@ -156,35 +218,44 @@ output("instances", stack.outputs.instance_ids);"#;
         let Some(plan) = &seen.plan else {
             let reason =
                 seen.undecided.clone().unwrap_or_else(|| "the stack could not be planned".to_owned());
-            return Ok(Decision::unknown(reason));
+            let decision = Decision::unknown(reason);
+            return Ok(match &seen.warning {
+                Some(warning) => decision.note(warning.clone()),
+                None => decision,
+            });
         };
         let destroy = matches!(args.get("destroy"), Some(Value::Bool(true)));
         let action = action_of(plan, destroy);
         let planned = Value::map([("outputs", plan.outputs.clone())]);
-        let reason = match (action, plan.changes.len()) {
-            (Action::NoOp, _) if destroy => "the stack is empty".to_owned(),
-            (Action::NoOp, _) => "the stack is as its variables say".to_owned(),
-            (_, 1) => "one resource changes".to_owned(),
-            (_, count) => format!("{count} resources change"),
-        };
-        let mut decision = Decision::new(action, reason, planned);
+        let mut decision = Decision::new(action, reason_of(plan, action, destroy), planned);
         decision.nested = plan.changes.iter().map(nested).collect();
+        decision.drift = plan.drift.iter().map(nested).collect();
+        decision.basis = basis_of(plan);
         decision.speculative = plan.speculative;
+        if plan.changes.is_empty() {
+            let outputs = plan.output_changes.iter();
+            decision.changes = outputs
+                .map(|(name, before, after)| {
+                    Change::write(format!("outputs.{name}"), before.clone(), after.clone())
+                })
+                .collect();
+        }
         Ok(decision)
     }
 
     async fn apply(&self, args: Args, seen: Seen, cx: &ApplyContext<'_>) -> Result<Stack, ProviderError> {
+        let failed = |message: String| ProviderError::permanent("tofu plan", message);
         let plan = seen.plan.ok_or_else(|| {
-            ProviderError::permanent(
-                "tofu plan",
-                seen.undecided.unwrap_or_else(|| "the stack could not be planned".to_owned()),
-            )
+            failed(seen.undecided.unwrap_or_else(|| "the stack could not be planned".to_owned()))
         })?;
-        let request = args.request();
+        let args = from_typed(&args).map_err(|error| failed(error.to_string()))?;
+        let source = |name: &str| cx.secret_source(name).map(str::to_owned);
+        let request = request(&Partial::new(&args), cx.step().as_str(), source).map_err(failed)?;
         cx.progress(&format!("applying {} resource changes of {}", plan.changes.len(), request.dir));
+        let watch = cx.watch(None);
         let outputs = cx
-            .effect("tofu apply", &(&request.dir, &request.workspace, plan.serial), |_| {
-                cx.tofu().apply(&request, &plan)
+            .effect("tofu apply", &(&request.dir, &request.workspace, &plan.basis), |_| {
+                cx.tofu().apply(&request, &plan, &watch)
             })
             .await?;
         Ok(Stack { outputs })

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 
 use super::error::ProviderError;
 use super::ports::{
-    Answer, Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest, StackError, StackPlan,
-    StackRequest, Tofu, TofuRead,
+    Answer, Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest, Purpose, StackError,
+    StackPlan, StackRequest, Tofu, TofuRead, Watch,
 };
 use crate::value::Map;
 
@@ -20,14 +20,14 @@ fn absent(operation: &str) -> ProviderError {
 
 #[async_trait]
 impl TofuRead for Absent {
-    async fn plan(&self, _: &StackRequest) -> Result<StackPlan, StackError> {
+    async fn plan(&self, _: &StackRequest, _: Purpose) -> Result<StackPlan, StackError> {
         Err(StackError::Provider(absent("tofu plan")))
     }
 }
 
 #[async_trait]
 impl Tofu for Absent {
-    async fn apply(&self, _: &StackRequest, _: &StackPlan) -> Answer<Map> {
+    async fn apply(&self, _: &StackRequest, _: &StackPlan, _: &dyn Watch) -> Answer<Map> {
         Err(absent("tofu apply"))
     }
 }

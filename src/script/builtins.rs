@@ -170,7 +170,7 @@ fn output(session: &Session, cx: &NativeCallContext<'_>, name: &str, value: Dyna
         return Err(stop(session, cx, session.token_error(name, "an output's name")));
     }
     let value = to_value(session, value).map_err(|unreadable| stop(session, cx, unreadable.diagnostic))?;
-    for problem in Schema::any().check(&value, &OutputTypes) {
+    for problem in Schema::any().check(&value, &OutputTypes(session)) {
         let mut diagnostic = Diagnostic::error(problem.code, format!("output `{name}`: {}", problem.message))
             .at(session.call_origin(cx));
         diagnostic.help = problem.help;

@@ -17,7 +17,7 @@ use crate::value::{Path, Reference, Segment};
 pub(super) struct Deferred {
     pub(super) reference: Arc<Reference>,
     /// What is known of its type; `None` for anything.
-    pub(super) schema: Option<&'static Schema>,
+    pub(super) schema: Option<Schema>,
 }
 
 /// A secret.
@@ -172,7 +172,7 @@ impl Deferred {
 }
 
 fn below(handle: &Deferred, segment: Segment) -> Option<Deferred> {
-    let schema = match handle.schema {
+    let schema = match &handle.schema {
         Some(schema) => Some(schema.below(&segment)?).filter(|schema| !schema.is_any()),
         None => None,
     };
@@ -188,16 +188,24 @@ fn output(session: &Shared, handle: &Deferred, key: &str) -> Result<Deferred, Bo
     if has_private(key) {
         return Err(Box::new(session.token_error(key, "indexing")));
     }
-    let declares = handle.schema.is_some_and(|schema| schema.fields().iter().any(|field| field.name == key));
+    let declares =
+        handle.schema.as_ref().is_some_and(|schema| schema.fields().iter().any(|field| field.name == key));
     if METHODS.contains(&key) && !declares {
         return Err(Box::new(deferred(&handle.reference, &operator(&format!(".{key}")))));
     }
     below(handle, Segment::Key(key.into())).ok_or_else(|| {
-        let outputs =
-            || handle.schema.map(Schema::fields).unwrap_or_default().iter().map(|field| field.name.as_str());
+        let outputs = || {
+            handle
+                .schema
+                .as_ref()
+                .map(Schema::fields)
+                .unwrap_or_default()
+                .iter()
+                .map(|field| field.name.as_str())
+        };
         let near = nearest(key, outputs());
         let what = if handle.reference.path == Path::root() {
-            let title = handle.schema.map(Schema::title).unwrap_or_default();
+            let title = handle.schema.as_ref().map(Schema::title).unwrap_or_default();
             format!("`{}`, which is of type {title},", handle.reference.step)
         } else {
             format!("`{}`", handle.reference)

@@ -41,6 +41,7 @@ pub(super) fn session(project: Project, main: &str, params: Params, max_steps: u
         prints: RefCell::default(),
         touched: RefCell::default(),
         step_count: Cell::new(0),
+        outputs: RefCell::default(),
         module_functions: RefCell::default(),
     })
 }

@@ -13,6 +13,7 @@ use super::FileName;
 use super::tokens::has_private;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::digest::sha256_hex;
+use crate::primitives::ProjectFiles;
 
 /// The texts of scripts and modules by the name diagnostics use.
 #[derive(Debug, Clone, Default)]
@@ -90,8 +91,8 @@ impl Project {
         self.sources.borrow_mut().insert(Arc::clone(file), text);
     }
 
-    /// Reads a file of the project.
-    pub(super) fn read(&self, path: &str) -> Result<String, Diagnostic> {
+    /// The real path of something in the project.
+    fn inside(&self, path: &str) -> Result<PathBuf, Diagnostic> {
         let relative = Path::new(path);
         let outside = |why: &str| {
             Diagnostic::error(Code::ScriptOutside, format!("`{}` {why}", path.escape_debug()))
@@ -115,6 +116,16 @@ impl Project {
         if real.starts_with(root.join(".clawd")) {
             return Err(outside("is clawd's own state, which differs from run to run"));
         }
+        Ok(real)
+    }
+
+    /// Reads a file of the project.
+    pub(super) fn read(&self, path: &str) -> Result<String, Diagnostic> {
+        let unreadable = |error: &std::io::Error| {
+            Diagnostic::error(Code::ScriptFile, format!("cannot read `{}`: {error}", path.escape_debug()))
+                .help("paths are relative to the project's root")
+        };
+        let real = self.inside(path)?;
         let metadata = fs::metadata(&real).map_err(|error| unreadable(&error))?;
         if !metadata.is_file() {
             return Err(Diagnostic::error(
@@ -135,6 +146,63 @@ impl Project {
         if has_private(&text) {
             return Err(forged(path));
         }
+        Ok(text)
+    }
+}
+
+/// The most files a directory may hold that becomes part of a plan's inputs.
+const MAX_TREE: usize = 2_000;
+
+/// What a directory holds that changes by running a plan, or that no plan reads: state, caches, hidden files.
+fn is_left_out(name: &str) -> bool {
+    (name.starts_with('.') && name != ".terraform.lock.hcl") || name.contains(".tfstate")
+}
+
+impl Project {
+    /// Adds the files below a directory, as paths relative to it.
+    fn walk(&self, real: &Path, under: &str, found: &mut Vec<String>) -> std::io::Result<()> {
+        for entry in fs::read_dir(real)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            if is_left_out(&name) {
+                continue;
+            }
+            let path = if under.is_empty() { name } else { format!("{under}/{name}") };
+            // Links are not followed: what they lead to is not the module's.
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.walk(&entry.path(), &path, found)?;
+            } else if kind.is_file() {
+                found.push(path);
+            }
+            if found.len() > MAX_TREE {
+                return Err(std::io::Error::other(format!("it holds more than {MAX_TREE} files")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ProjectFiles for Project {
+    fn tree(&self, dir: &str) -> Result<Vec<String>, Diagnostic> {
+        let real = self.inside(dir)?;
+        let unreadable = |error: &std::io::Error| {
+            let message = format!("cannot read the directory `{}`: {error}", dir.escape_debug());
+            Diagnostic::error(Code::ScriptFile, message).help("paths are relative to the project's root")
+        };
+        let mut found = Vec::new();
+        self.walk(&real, "", &mut found).map_err(|error| unreadable(&error))?;
+        found.sort();
+        for path in &found {
+            let bytes = fs::read(real.join(path)).map_err(|error| unreadable(&error))?;
+            self.digests.borrow_mut().insert(format!("{dir}/{path}"), sha256_hex(&bytes));
+        }
+        Ok(found)
+    }
+
+    fn text(&self, path: &str) -> Result<Arc<str>, Diagnostic> {
+        let text: Arc<str> = self.read(path)?.into();
+        self.keep_source(&path.into(), Arc::clone(&text));
         Ok(text)
     }
 }

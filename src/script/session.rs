@@ -15,7 +15,8 @@ use super::spans::Spans;
 use super::tokens::{Meaning, Tokens};
 use crate::diagnostic::{Code, Diagnostic, Origin};
 use crate::plan::Recorder;
-use crate::value::Reference;
+use crate::primitives::Schema;
+use crate::value::{Address, Reference};
 
 /// Rhai's call level of a native function that a script calls outside its own functions.
 const TOP_LEVEL: usize = 1;
@@ -52,6 +53,8 @@ pub(super) struct Session {
     /// The deferred value that was touched last: what an operator that wants a plain value stumbled over.
     pub(super) touched: RefCell<Option<Arc<Reference>>>,
     pub(super) step_count: Cell<usize>,
+    /// What is known of a step's outputs beyond its primitive's.
+    pub(super) outputs: RefCell<BTreeMap<Address, Schema>>,
     pub(super) module_functions: RefCell<BTreeMap<String, Vec<String>>>,
 }
 

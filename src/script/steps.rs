@@ -49,13 +49,16 @@ pub(super) fn register(engine: &mut Engine, session: &Shared, inputs: &Inputs) {
     }
 }
 
-/// What is known of references before anything ran: the primitives' output types.
-pub(super) struct OutputTypes;
+/// What is known of references before anything ran: the primitives' output types, and what a step's own arguments say of
+/// its outputs.
+pub(super) struct OutputTypes<'a>(pub(super) &'a Session);
 
-impl References for OutputTypes {
-    fn schema(&self, reference: &Reference) -> Option<&Schema> {
-        let primitive = Registry::all().get(reference.step.primitive())?;
-        let mut schema = &primitive.outputs;
+impl References for OutputTypes<'_> {
+    fn schema(&self, reference: &Reference) -> Option<Schema> {
+        let mut schema = match self.0.outputs.borrow().get(&reference.step) {
+            Some(own) => own.clone(),
+            None => Registry::all().get(reference.step.primitive())?.outputs.clone(),
+        };
         for segment in reference.path.segments() {
             schema = schema.below(segment)?;
         }
@@ -81,14 +84,18 @@ impl Call<'_> {
     fn record(&self, name: Dynamic, args: Dynamic) -> Native<Deferred> {
         let address = self.address(name)?;
         let common_and_args = self.arguments(args)?;
-        let handle = Deferred {
+        let mut handle = Deferred {
             reference: Arc::new(Reference { step: address.clone(), path: Path::root() }),
-            schema: Some(&self.primitive.outputs),
+            schema: Some(self.primitive.outputs.clone()),
         };
         self.session.touch(&handle.reference);
-        let Some((common, args)) = common_and_args else {
+        let Some((common, args, outputs)) = common_and_args else {
             return Ok(handle);
         };
+        if let Some(outputs) = outputs {
+            self.session.outputs.borrow_mut().insert(address.clone(), outputs.clone());
+            handle.schema = Some(outputs);
+        }
         let new = NewStep {
             address,
             args: Value::Map(args),
@@ -151,7 +158,7 @@ impl Call<'_> {
     }
 
     /// The arguments, checked; `None` when they cannot be recorded.
-    fn arguments(&self, args: Dynamic) -> Native<Option<(Common, Map)>> {
+    fn arguments(&self, args: Dynamic) -> Native<Option<(Common, Map, Option<Schema>)>> {
         let mut map = match args.try_cast_result::<RhaiMap>() {
             Ok(map) => map,
             Err(found) => {
@@ -175,15 +182,22 @@ impl Call<'_> {
             }
         };
         let value = Value::Map(args);
-        for problem in self.primitive.args.check(&value, &OutputTypes) {
+        let mut problems = self.primitive.args.check(&value, &OutputTypes(self.session));
+        let mut outputs = None;
+        // What the arguments name is looked at only when they are arguments.
+        if problems.is_empty() {
+            let found = self.primitive.operations().inspect(&value, &self.session.project);
+            (problems, outputs) = (found.problems, found.outputs);
+        }
+        for problem in problems {
             self.report(problem)?;
         }
         let Value::Map(args) = value else { return Ok(None) };
-        Ok(Some((common, args)))
+        Ok(Some((common, args, outputs)))
     }
 
     fn report(&self, problem: Problem) -> Native<()> {
-        let Problem { path, code, message, help, rename } = problem;
+        let Problem { path, code, message, help, rename, origin: elsewhere } = problem;
         let side = if code == Code::ScriptUnknownArgument { Side::Key } else { Side::Value };
         // A missing argument has no place of its own: the call has.
         let origin = if code == Code::ScriptMissingArgument && path.is_root() {
@@ -197,7 +211,10 @@ impl Call<'_> {
             }
             _ => format!("{}: `{path}`: {message}", self.primitive.name),
         };
-        let mut diagnostic = Diagnostic::error(code, message).at(origin);
+        let mut diagnostic = match elsewhere {
+            None => Diagnostic::error(code, message).at(origin),
+            Some(elsewhere) => Diagnostic::error(code, message).at(elsewhere).related("needed here", origin),
+        };
         diagnostic.help = help;
         let written = self.session.spans.borrow().has_entry(
             &self.session.file(self.cx),

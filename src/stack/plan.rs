@@ -124,6 +124,14 @@ struct Shown {
     prior_state: Option<State>,
     #[serde(default)]
     configuration: Configuration,
+    #[serde(default)]
+    variables: BTreeMap<String, Given>,
+}
+
+#[derive(Deserialize)]
+struct Given {
+    #[serde(default)]
+    value: Json,
 }
 
 #[derive(Deserialize)]
@@ -194,6 +202,13 @@ struct Configuration {
 struct ConfiguredModule {
     resources: Vec<ConfiguredResource>,
     module_calls: BTreeMap<String, ModuleCall>,
+    variables: BTreeMap<String, ConfiguredVariable>,
+}
+
+#[derive(Deserialize)]
+struct ConfiguredVariable {
+    #[serde(default)]
+    sensitive: bool,
 }
 
 #[derive(Deserialize)]
@@ -247,11 +262,12 @@ impl StateModule {
 }
 
 impl Document {
-    /// Reads what `tofu show -json` printed of a plan. `step` names the secrets among the outputs.
+    /// Reads what `tofu show -json` printed of a plan. `step` names the secrets among the outputs; `secrets` are texts
+    /// that nothing may show.
     ///
     /// # Errors
     /// When the document is not a whole plan in a version that is known.
-    pub fn read(text: &str, step: &str) -> Result<Self, DocumentError> {
+    pub fn read(text: &str, step: &str, secrets: &[&str]) -> Result<Self, DocumentError> {
         let malformed = |error: serde_json::Error| DocumentError::Malformed(error.to_string());
         let shown: Shown = serde_json::from_str(text).map_err(malformed)?;
         if !shown.format_version.starts_with(FORMAT) {
@@ -262,6 +278,7 @@ impl Document {
         }
         let mut set = Configured::new();
         configured(&shown.configuration.root_module, "", &mut set);
+        let mask = Mask::of(&shown, secrets);
         let read = |changed: &[Changed]| -> Result<Vec<ResourceChange>, DocumentError> {
             let mut changes: Vec<ResourceChange> = changed
                 .iter()
@@ -269,6 +286,10 @@ impl Document {
                 .filter_map(Result::transpose)
                 .collect::<Result<_, _>>()?;
             changes.sort_by(|a, b| a.address.cmp(&b.address));
+            for (_, before, after) in changes.iter_mut().flat_map(|change| &mut change.attributes) {
+                mask.apply(before);
+                mask.apply(after);
+            }
             Ok(changes)
         };
         let state = shown.prior_state.and_then(|state| state.values);
@@ -285,6 +306,75 @@ impl Document {
                 .collect(),
             output_changes: output_changes(&shown.output_changes),
         })
+    }
+}
+
+/// Texts that are marked as sensitive somewhere in a document. A provider may copy one to where no mark is, as
+/// `terraform_data` does from `input` to `output`; it is masked there as well.
+struct Mask(BTreeSet<String>);
+
+/// Shorter texts are left to the marks: masking every `1` would make a plan unreadable and hide nothing.
+const SHORTEST_SECRET: usize = 6;
+
+impl Mask {
+    fn of(shown: &Shown, secrets: &[&str]) -> Self {
+        let mut mask = Self(secrets.iter().map(|text| (*text).to_owned()).collect());
+        for change in shown.resource_changes.iter().chain(&shown.resource_drift) {
+            mask.add_change(&change.change);
+        }
+        shown.output_changes.values().for_each(|change| mask.add_change(change));
+        for (name, given) in &shown.variables {
+            let declared = shown.configuration.root_module.variables.get(name);
+            if declared.is_some_and(|variable| variable.sensitive) {
+                mask.add(&given.value, &Json::Bool(true));
+            }
+        }
+        mask.0.retain(|text| text.len() >= SHORTEST_SECRET);
+        mask
+    }
+
+    fn add_change(&mut self, change: &Change) {
+        self.add(&change.before, &change.before_sensitive);
+        self.add(&change.after, &change.after_sensitive);
+    }
+
+    fn add(&mut self, value: &Json, marks: &Json) {
+        match (value, marks) {
+            (Json::String(text), Json::Bool(true)) => {
+                self.0.insert(text.clone());
+            }
+            (Json::Array(items), Json::Bool(true)) => items.iter().for_each(|item| self.add(item, marks)),
+            (Json::Object(entries), Json::Bool(true)) => {
+                entries.values().for_each(|item| self.add(item, marks))
+            }
+            (Json::Array(items), Json::Array(marks)) => {
+                items.iter().zip(marks).for_each(|(item, mark)| self.add(item, mark));
+            }
+            (Json::Object(entries), Json::Object(marks)) => {
+                for (name, item) in entries {
+                    self.add(item, marks.get(name).unwrap_or(&Json::Null));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn apply(&self, value: &mut Value) {
+        match value {
+            Value::String(text) if self.0.iter().any(|secret| text.contains(secret.as_str())) => {
+                *value = nameless()
+            }
+            Value::List(items) => items.iter_mut().for_each(|item| self.apply(item)),
+            Value::Map(map) => {
+                let names: Vec<SmolStr> = map.keys().cloned().collect();
+                for name in names {
+                    if let Some(item) = map.get_mut(&name) {
+                        self.apply(item);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -345,6 +435,9 @@ impl Changed {
             ["no-op"] => return Ok(None),
             ["create"] => ("create", None),
             ["read"] => ("read", None),
+            ["update"] if self.change.importing.is_some() => {
+                ("update", Some("imported into the state".to_owned()))
+            }
             ["update"] => ("update", None),
             ["delete"] => ("destroy", None),
             ["delete", "create"] | ["create", "delete"] => ("replace", self.replaced_because()),
@@ -545,7 +638,7 @@ mod tests {
     use super::*;
 
     fn read(document: &Json) -> Result<Document, DocumentError> {
-        Document::read(&document.to_string(), "tofu_apply.x")
+        Document::read(&document.to_string(), "tofu_apply.x", &["canary-given"])
     }
 
     fn change(address: &str, change: Json) -> Json {
@@ -565,8 +658,8 @@ mod tests {
                 })),
                 change("a.old", json!({
                     "actions": ["update"],
-                    "before": { "password": "canary-1", "size": 1, "list": [{ "k": "canary-2" }] },
-                    "after": { "password": "canary-3", "size": 2, "list": [{ "k": "canary-4" }] },
+                    "before": { "password": "canary-1", "copy": "a canary-1", "arg": "canary-given", "size": 1, "list": [{ "k": "canary-2" }] },
+                    "after": { "password": "canary-3", "copy": "a canary-3", "arg": null, "size": 2, "list": [{ "k": "canary-4" }] },
                     "before_sensitive": { "password": true }, "after_sensitive": { "list": [{ "k": true }] },
                 })),
             ],
@@ -589,7 +682,7 @@ mod tests {
             read.changes[0].attributes[2].2,
             Value::map([("a", Value::from("1")), ("b", Value::Unknown)])
         );
-        assert_eq!(names(&read.changes[1]), ["list[0].k", "password", "size"]);
+        assert_eq!(names(&read.changes[1]), ["arg", "copy", "list[0].k", "password", "size"]);
         assert_eq!(read.outputs.get("id"), Some(&Value::Unknown));
         assert_eq!(read.outputs.get("token"), Some(&Value::Secret("tofu_apply.x#outputs.token".into())));
     }
@@ -648,7 +741,7 @@ mod tests {
 
     #[test]
     fn a_document_that_is_no_whole_plan_is_refused() {
-        assert!(matches!(Document::read("{}", "s"), Err(DocumentError::Malformed(_))));
+        assert!(matches!(Document::read("{}", "s", &[]), Err(DocumentError::Malformed(_))));
         assert!(matches!(read(&json!({ "format_version": "2.0" })), Err(DocumentError::Version(_))));
         let errored = json!({ "format_version": "1.2", "errored": true });
         assert_eq!(read(&errored), Err(DocumentError::Incomplete));

@@ -25,7 +25,7 @@ pub(crate) struct World {
 }
 
 /// Nobody is told.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl Watch for Quiet {
     fn progress(&self, _: &str) {}

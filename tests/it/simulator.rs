@@ -1,12 +1,13 @@
 //! The simulator refuses what EC2 refuses, and injects failures by seed.
 
-use clawd::providers::ports::{Tags, VolumeRequest, VolumeShape};
+use clawd::providers::ports::{Purpose, StackRequest, Tags, VolumeRequest, VolumeShape};
 use clawd::providers::sim::{Faults, Settings};
 use clawd::providers::{ErrorKind, Providers};
 use clawd::units::GiB;
 use clawd::value::{Map, Value};
 
-use crate::contract::{self, World};
+use crate::contract::{self, Quiet, World};
+
 use crate::support::{Project, simulator};
 
 fn volume(zone: &str) -> VolumeRequest {
@@ -31,15 +32,14 @@ async fn instances(providers: &Providers, zones: &[&str]) -> Vec<String> {
         );
         (format!("h{number}"), host)
     });
-    let request = clawd::providers::ports::StackRequest {
+    let request = StackRequest {
         dir: "tofu/fleet".into(),
         workspace: "default".into(),
         vars: Map::from_iter([("instances".into(), Value::map(hosts))]),
-        destroy: false,
-        placeholders: Map::new(),
+        ..StackRequest::default()
     };
-    let plan = providers.tofu.plan(&request).await.unwrap();
-    let outputs = providers.tofu.apply(&request, &plan).await.unwrap();
+    let plan = providers.tofu.plan(&request, Purpose::Show).await.unwrap();
+    let outputs = providers.tofu.apply(&request, &plan, &Quiet).await.unwrap();
     let ids = outputs.get("instance_ids").and_then(Value::as_map).unwrap().clone();
     ids.values().map(|id| id.as_str().unwrap().to_owned()).collect()
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::by_risk;
 use super::text::{Style, leaf, printable};
-use crate::plan::{Action, Change, Decided, Effect, Plan, Step, StepDecision, Unmanaged, file};
+use crate::plan::{Action, Change, Decided, Effect, Nested, Plan, Step, StepDecision, Unmanaged, file};
 use crate::units::Seconds;
 use crate::value::Value;
 
@@ -87,13 +87,24 @@ fn step_block(
             style.dim("(speculative: planned with placeholders for values not known yet)")
         );
     }
-    for nested in &decision.nested {
-        let mark = style.action(nested.action, padded(nested.action));
-        let _ = writeln!(out, "    {mark} {}", nested.address);
-        change_lines(out, &nested.changes, nested.action, "          ", style);
+    nested_lines(out, &decision.nested, style);
+    if !decision.drift.is_empty() {
+        let heading = "changed outside since the last apply, not by this plan:";
+        let _ = writeln!(out, "      {}", style.warning(heading));
+        nested_lines(out, &decision.drift, style);
     }
     for note in &decision.notes {
         let _ = writeln!(out, "      {}", style.dim(&format!("note: {}", printable(note))));
+    }
+}
+
+fn nested_lines(out: &mut String, nested: &[Nested], style: &dyn Style) {
+    for nested in nested {
+        let mark = style.action(nested.action, padded(nested.action));
+        let reason =
+            nested.reason.as_ref().map_or(String::new(), |reason| format!("  ({})", printable(reason)));
+        let _ = writeln!(out, "    {mark} {}{}", nested.address, style.dim(&reason));
+        change_lines(out, &nested.changes, nested.action, "          ", style);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::by_risk;
 use super::text::{leaf, printable};
-use crate::plan::{Change, Decided, Plan, Step, StepDecision, file};
+use crate::plan::{Change, Decided, Nested, Plan, Step, StepDecision, file};
 use crate::value::Value;
 
 /// Renders a plan as GitHub-flavoured markdown.
@@ -66,15 +66,25 @@ fn section(out: &mut String, title: &str, steps: &[(&Step, &StepDecision)]) {
     for (step, StepDecision { decision, .. }) in steps {
         let _ = writeln!(out, "{} {}", decision.action.mark(), step.address);
         lines(out, &decision.changes, "    ");
-        for nested in &decision.nested {
-            let _ = writeln!(out, "{}   {}", nested.action.mark(), nested.address);
-            lines(out, &nested.changes, "      ");
+        nested_lines(out, &decision.nested);
+        if !decision.drift.is_empty() {
+            let _ = writeln!(out, "    changed outside since the last apply, not by this plan:");
+            nested_lines(out, &decision.drift);
         }
         for note in &decision.notes {
             let _ = writeln!(out, "    note: {}", printable(note));
         }
     }
     let _ = writeln!(out, "```\n\n</details>");
+}
+
+fn nested_lines(out: &mut String, nested: &[Nested]) {
+    for nested in nested {
+        let reason =
+            nested.reason.as_ref().map_or(String::new(), |reason| format!("  ({})", printable(reason)));
+        let _ = writeln!(out, "{}   {}{reason}", nested.action.mark(), nested.address);
+        lines(out, &nested.changes, "      ");
+    }
 }
 
 fn lines(out: &mut String, changes: &[Change], indent: &str) {

@@ -25,7 +25,10 @@ fn by_risk(plan: &Plan<Decided>) -> (Shown<'_>, Shown<'_>, usize) {
     for (_, step, decided) in plan.decided() {
         if decided.decision.is_risky() {
             risky.push((step, decided));
-        } else if decided.decision.action == Action::NoOp && decided.decision.notes.is_empty() {
+        } else if decided.decision.action == Action::NoOp
+            && decided.decision.notes.is_empty()
+            && decided.decision.drift.is_empty()
+        {
             quiet += 1;
         } else {
             acting.push((step, decided));

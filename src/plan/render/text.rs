@@ -57,6 +57,7 @@ fn write_leaf(out: &mut String, value: &Value) {
         Value::Float(value) => write!(out, "{value}"),
         Value::String(text) => write!(out, "{}", quoted(text)),
         Value::Ref(reference) => write!(out, "{reference}"),
+        Value::Secret(name) if name.is_empty() => write!(out, "(sensitive)"),
         Value::Secret(name) => write!(out, "(secret {name})"),
         Value::Unknown => write!(out, "(known after apply)"),
         Value::Template(parts) => {

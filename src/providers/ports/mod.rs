@@ -8,6 +8,7 @@ mod clock;
 mod ec2;
 mod hosts;
 mod nix;
+mod secrets;
 mod tofu;
 mod upload;
 
@@ -23,7 +24,8 @@ pub use ec2::{
 };
 pub use hosts::{Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest};
 pub use nix::{BuiltImage, Derivation, ImageSource, Nix, NixRead, Work};
-pub use tofu::{ResourceChange, StackError, StackPlan, StackRequest, Tofu, TofuRead};
+pub use secrets::{SecretText, Secrets};
+pub use tofu::{Basis, ResourceChange, StackError, StackPlan, StackRequest, Tofu, TofuRead};
 pub use upload::{
     BlockUpload, Blocks, Completion, DiskFile, ImportRequest, ImportTask, ObjectPlace, SnapshotStart, Upload,
     UploadRead, Watch,
@@ -31,6 +33,15 @@ pub use upload::{
 
 /// The answer of a port.
 pub type Answer<T> = Result<T, ProviderError>;
+
+/// What a look is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A plan that people read.
+    Show,
+    /// Comparing with what was shown, and acting: what only people want to know need not be found out.
+    Act,
+}
 
 /// Tags as EC2 has them.
 pub type Tags = BTreeMap<String, String>;

@@ -1,59 +1,66 @@
 //! OpenTofu stacks: planned without a lock, applied exactly as planned.
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::{Answer, ProviderError};
-use crate::value::{Map, Value};
+use async_trait::async_trait;
+use serde::Serialize;
+use smol_str::SmolStr;
+
+use super::{Answer, ProviderError, Purpose, Watch};
+use crate::value::Map;
+
+pub use crate::stack::{Basis, ResourceChange, StackPlan};
 
 /// What a stack is planned from.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct StackRequest {
+    /// The step it is planned for; names the secrets among its outputs.
+    pub step: String,
     /// The module's directory, relative to the project.
     pub dir: String,
     /// The workspace.
     pub workspace: String,
-    /// Input variables; leaves may be unknown while planning.
+    /// Input variables; leaves may be unknown while planning, secrets are handles.
     pub vars: Map,
+    /// Where the secrets among the variables come from, by name.
+    pub secrets: BTreeMap<SmolStr, String>,
     /// Plan to destroy everything.
     pub destroy: bool,
-    /// Values that stand for unknown variables in a speculative plan.
+    /// Values that stand for unknown variables in a speculative plan, by pattern.
     pub placeholders: Map,
-}
-
-/// One resource change of a stack.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ResourceChange {
-    /// The resource's address in the stack.
-    pub address: String,
-    /// `create`, `update`, `replace`, `destroy`.
-    pub action: String,
-    /// Attribute diffs: path, before, after.
-    pub attributes: Vec<(String, Value, Value)>,
-}
-
-/// The plan of a stack.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StackPlan {
-    /// The state's serial the plan was made on.
-    pub serial: u64,
-    /// Whether the state holds no resources.
-    pub empty: bool,
-    /// The changes, sorted by address.
-    pub changes: Vec<ResourceChange>,
-    /// Outputs after the changes; unknown leaves where only applying tells.
-    pub outputs: Value,
-    /// Whether placeholders stood for unknown variables.
-    pub speculative: bool,
+    /// Settings of the backend beside those of the module.
+    pub backend: Map,
+    /// Resource operations at once; OpenTofu's own default when `None`.
+    pub parallelism: Option<u16>,
+    /// The program; `tofu`, else `terraform`, when `None`.
+    pub binary: Option<String>,
+    /// Resources to replace once per trigger: address and trigger.
+    pub replace: BTreeMap<String, String>,
+    /// Types of outputs, as the language writes them.
+    pub outputs: BTreeMap<String, String>,
 }
 
 /// Why a stack could not be planned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StackError {
     /// The shape of the stack depends on what is not known yet, or a speculative plan failed.
-    Undecided(String),
+    Undecided {
+        /// Why, in one line.
+        reason: String,
+        /// What OpenTofu said of the speculative plan.
+        warning: Option<String>,
+    },
     /// Reading failed.
     Provider(ProviderError),
+}
+
+impl StackError {
+    /// The shape depends on what is not known.
+    #[must_use]
+    pub fn undecided(reason: impl Into<String>) -> Self {
+        Self::Undecided { reason: reason.into(), warning: None }
+    }
 }
 
 impl From<ProviderError> for StackError {
@@ -65,13 +72,28 @@ impl From<ProviderError> for StackError {
 /// Planning stacks.
 #[async_trait]
 pub trait TofuRead: Send + Sync {
-    /// Plans a stack without taking its lock.
-    async fn plan(&self, request: &StackRequest) -> Result<StackPlan, StackError>;
+    /// Plans a stack without taking its lock. To act, the plan that was shown is the answer as long as the state is the
+    /// one it was made on.
+    async fn plan(&self, request: &StackRequest, purpose: Purpose) -> Result<StackPlan, StackError>;
+
+    /// Puts the raw plans that were made for showing beside a saved plan, readable for their owner only.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn keep(&self, dir: &Path) -> Answer<()> {
+        let _ = dir;
+        Ok(())
+    }
+
+    /// Takes the raw plans beside a saved plan for those that were shown. One that is missing or damaged is made again.
+    fn bring(&self, dir: &Path) {
+        let _ = dir;
+    }
 }
 
 /// Applying stacks.
 #[async_trait]
 pub trait Tofu: TofuRead {
     /// Applies exactly this plan; a state that moved since is refused. Returns the outputs.
-    async fn apply(&self, request: &StackRequest, plan: &StackPlan) -> Answer<Map>;
+    async fn apply(&self, request: &StackRequest, plan: &StackPlan, watch: &dyn Watch) -> Answer<Map>;
 }

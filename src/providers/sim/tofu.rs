@@ -13,14 +13,19 @@ use super::tables::{Draft, Record, Stack};
 use crate::providers::error::ProviderError;
 use crate::providers::model::ModelError;
 use crate::providers::ports::{
-    Answer, Clock as _, Instance, ResourceChange, StackError, StackPlan, StackRequest, Tags, Tofu, TofuRead,
+    Answer, Basis, Clock as _, Instance, Purpose, ResourceChange, StackError, StackPlan, StackRequest, Tags,
+    Tofu, TofuRead, Watch,
 };
+use crate::stack::Placeholders;
 use crate::units::Seconds;
 use crate::value::{Map, Value};
 
 /// How long an apply takes, and an instance takes to go.
 const APPLY: Seconds = Seconds(40);
 const TERMINATION: Seconds = Seconds(30);
+
+/// The lineage of every simulated state: there is one per stack and world.
+const LINEAGE: &str = "simulated";
 
 /// The attribute that names a resource's type.
 const TYPE: &str = "type";
@@ -53,21 +58,19 @@ fn stack_key(request: &StackRequest) -> String {
     format!("{}#{}", request.dir, request.workspace)
 }
 
-/// Variables with placeholders in the place of unknown ones.
+/// Variables with the plan's own placeholders in the place of unknown ones; the others stay unknown.
 fn with_placeholders(request: &StackRequest) -> Map {
-    request
-        .vars
-        .iter()
-        .map(|(name, value)| match request.placeholders.get(name) {
-            Some(placeholder) if value.has_unknown() => (name.clone(), placeholder.clone()),
-            _ => (name.clone(), value.clone()),
-        })
-        .collect()
+    Placeholders::new(&request.placeholders).overlay(&request.vars)
 }
 
 fn diff(address: &str, before: Option<&Map>, after: Option<&Map>) -> Option<ResourceChange> {
     let change = |action: &str, attributes| {
-        Some(ResourceChange { address: address.to_owned(), action: action.to_owned(), attributes })
+        Some(ResourceChange {
+            address: address.to_owned(),
+            action: action.to_owned(),
+            attributes,
+            reason: None,
+        })
     };
     match (before, after) {
         (None, None) => None,
@@ -138,10 +141,11 @@ impl Sim {
         let stack = self.stack(request);
         let speculative = request.vars.iter().any(|(_, value)| value.has_unknown());
         let failed = |error: ModelError| match error {
-            ModelError::NeedsUnknown(reason) => StackError::Undecided(reason),
-            ModelError::Failed(reason) if speculative => {
-                StackError::Undecided(format!("the speculative plan failed: {reason}"))
-            }
+            ModelError::NeedsUnknown(reason) => StackError::undecided(reason),
+            ModelError::Failed(reason) if speculative => StackError::Undecided {
+                reason: "the speculative plan failed".to_owned(),
+                warning: Some(reason),
+            },
             ModelError::Failed(reason) => StackError::Provider(ProviderError::permanent("tofu plan", reason)),
         };
         let vars = with_placeholders(request);
@@ -177,10 +181,12 @@ impl Sim {
             self.outputs(&module, &vars, &wanted).map_err(failed)?
         };
         let plan = StackPlan {
-            serial: stack.serial,
+            basis: (stack.serial > 0).then(|| Basis { lineage: LINEAGE.to_owned(), serial: stack.serial }),
             empty: stack.resources.is_empty(),
             changes,
+            drift: Vec::new(),
             outputs: Value::Map(outputs),
+            output_changes: Vec::new(),
             speculative,
         };
         Ok(Outcome { plan, wanted })
@@ -274,7 +280,7 @@ impl Sim {
 
 #[async_trait]
 impl TofuRead for Sim {
-    async fn plan(&self, request: &StackRequest) -> Result<StackPlan, StackError> {
+    async fn plan(&self, request: &StackRequest, _: Purpose) -> Result<StackPlan, StackError> {
         self.faults.read("tofu plan")?;
         self.outcome(request).map(|outcome| outcome.plan)
     }
@@ -282,16 +288,20 @@ impl TofuRead for Sim {
 
 #[async_trait]
 impl Tofu for Sim {
-    async fn apply(&self, request: &StackRequest, plan: &StackPlan) -> Answer<Map> {
+    async fn apply(&self, request: &StackRequest, plan: &StackPlan, _: &dyn Watch) -> Answer<Map> {
         const OPERATION: &str = "tofu apply";
         self.sleep(APPLY.duration()).await;
         let outcome = match self.outcome(request) {
             Ok(outcome) => outcome,
             Err(StackError::Provider(error)) => return Err(error),
-            Err(StackError::Undecided(reason)) => return Err(ProviderError::permanent(OPERATION, reason)),
+            Err(StackError::Undecided { reason, .. }) => {
+                return Err(ProviderError::permanent(OPERATION, reason));
+            }
         };
         if outcome.plan != *plan {
-            let message = format!("the state moved: was serial {}, now {}", plan.serial, outcome.plan.serial);
+            let serial = |plan: &StackPlan| plan.basis.as_ref().map_or(0, |basis| basis.serial);
+            let message =
+                format!("the state moved: was serial {}, now {}", serial(plan), serial(&outcome.plan));
             return Err(ProviderError::refused(OPERATION, message).help("plan again"));
         }
         let module = self.module(&request.dir)?;
