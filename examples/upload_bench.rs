@@ -131,7 +131,7 @@ impl Watch for Quiet {
 }
 
 fn adapter(endpoint: &str, cache: &Path) -> std::sync::Arc<dyn Upload> {
-    let (_, upload) = aws::adapters(Settings {
+    let (_, upload, _) = aws::adapters(Settings {
         profile: "bench".into(),
         account: "123456789012".into(),
         region: "eu-central-1".into(),

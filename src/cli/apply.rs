@@ -95,6 +95,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
     let workspace = Workspace::here(&ProfileArgs { profile: Some(plan.header.target.profile.clone()) })?;
     check_target(&workspace, &plan)?;
     let providers = workspace.providers()?;
+    providers.tofu.bring(&execute::beside(&args.file));
     if args.format == progress::Format::Human {
         terminal.out(&render::human(&plan, providers.clock.now(), terminal.style()));
     }

@@ -20,6 +20,15 @@ pub(super) const FILE: &str = "clawd.toml";
 /// Steps at once, when the profile does not say.
 const PARALLELISM: usize = 32;
 
+/// The account and region of a profile without a cloud.
+const NOWHERE: &str = "local";
+
+/// The bucket that holds the states of a profile's stacks, when it names none.
+#[cfg_attr(not(feature = "aws"), allow(dead_code))] // only profiles of an account have one
+pub(super) fn default_state_bucket(account: &str, region: &str) -> String {
+    format!("clawd-state-{account}-{region}")
+}
+
 /// The account of a simulated world, in the form of one that cannot exist.
 const SIM_ACCOUNT: &str = "000000000000";
 
@@ -122,6 +131,8 @@ pub(super) enum Adapters {
     Sim(Settings),
     /// AWS, and the programs of this machine.
     Aws(Aws),
+    /// The programs of this machine, and no cloud.
+    Local,
 }
 
 /// What the AWS adapters are told beside account and region.
@@ -215,8 +226,14 @@ impl ProfileConfig {
         let adapters = match self.adapters.as_str() {
             "sim" => Adapters::Sim(self.simulated().map_err(|error| error.into_diagnostic(&wrong))?),
             "aws" => Adapters::Aws(self.real().map_err(|error| error.into_diagnostic(&wrong))?),
+            "local" => {
+                self.without_cloud().map_err(|error| error.into_diagnostic(&wrong))?;
+                Adapters::Local
+            }
             other => {
-                return Err(wrong(format!("this clawd has no adapters `{other}`")).help("it has: sim, aws"));
+                return Err(
+                    wrong(format!("this clawd has no adapters `{other}`")).help("it has: sim, aws, local")
+                );
             }
         };
         let registry = crate::primitives::Registry::all();
@@ -241,8 +258,14 @@ impl ProfileConfig {
             target: Target {
                 profile: name.to_owned(),
                 fleet: fleet.to_owned(),
-                account: self.account.clone().unwrap_or_else(|| SIM_ACCOUNT.to_owned()),
-                region: self.region.clone().unwrap_or_else(|| sim::HOME_REGION.to_owned()),
+                account: self.account.clone().unwrap_or_else(|| match adapters {
+                    Adapters::Local => NOWHERE.to_owned(),
+                    Adapters::Sim(_) | Adapters::Aws(_) => SIM_ACCOUNT.to_owned(),
+                }),
+                region: self.region.clone().unwrap_or_else(|| match adapters {
+                    Adapters::Local => NOWHERE.to_owned(),
+                    Adapters::Sim(_) | Adapters::Aws(_) => sim::HOME_REGION.to_owned(),
+                }),
             },
             primitives: self.primitives.clone(),
             budget: self.budget.clone(),
@@ -250,6 +273,28 @@ impl ProfileConfig {
             per_port,
             adapters,
         })
+    }
+
+    /// A profile that touches no cloud takes no settings of one.
+    fn without_cloud(&self) -> Result<(), Wrong> {
+        for (key, given) in [
+            ("account", self.account.is_some()),
+            ("region", self.region.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("credentials", self.credentials.is_some()),
+            ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
+            ("answer_timeout", self.answer_timeout.is_some()),
+            ("faults", self.faults.is_some()),
+            ("time_scale", self.time_scale.is_some()),
+        ] {
+            if given {
+                return Err(Wrong::new(
+                    format!("`{key}` means nothing to the adapters `local`"),
+                    "remove it, or choose `adapters = \"aws\"` or `adapters = \"sim\"`",
+                ));
+            }
+        }
+        self.check_lock(false)
     }
 
     /// The simulator's settings.

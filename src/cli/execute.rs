@@ -23,6 +23,13 @@ use crate::script::Sources;
 /// The saved plan in a run's directory.
 pub(super) const PLAN_FILE: &str = "plan.json";
 
+/// Where the raw plans of stacks lie beside a saved plan. They hold state, so they are readable for their owner only.
+pub(super) fn beside(plan: &Path) -> PathBuf {
+    let mut name = plan.file_name().unwrap_or_default().to_os_string();
+    name.push(".d");
+    plan.with_file_name(name)
+}
+
 /// Options of everything that applies.
 #[derive(Debug, clap::Args)]
 pub(super) struct ApplyArgs {
@@ -151,6 +158,11 @@ impl Job<'_> {
             fs::create_dir_all(dir)
                 .and_then(|()| write_atomically(&dir.join(PLAN_FILE), &file::to_file(self.plan)))
                 .map_err(unwritable)?;
+            let raw = beside(&dir.join(PLAN_FILE));
+            self.providers
+                .tofu
+                .keep(&raw)
+                .map_err(|error| unwritable(std::io::Error::other(error.to_string())))?;
         }
         let journal = FileJournal::open(dir).map_err(unwritable)?;
         let started = Record::RunStarted {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Outcome;
-use super::execute::write_atomically;
+use super::execute::{beside, write_atomically};
 use super::exit::{Exit, Failed};
 use super::terminal::Terminal;
 use super::workspace::{Made, PlanArgs, make_plan, runtime};
@@ -66,10 +66,15 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
                 format!("cannot write the plan to {}: {error}", path.display()),
             )
         })?;
+        made.providers.tofu.keep(&beside(path)).map_err(|error| {
+            Diagnostic::error(
+                Code::StateUnwritable,
+                format!("the raw plans beside {}: {error}", path.display()),
+            )
+        })?;
         terminal.note(&format!("Saved: {0}\nApply exactly this with: clawd apply {0}", path.display()));
     }
     let changes = args.detailed_exitcode && made.plan.summary().has_changes();
-    // The process ends here; taking a large plan apart first would only cost time.
-    std::mem::forget(made);
+    made.leave();
     Ok(if changes { Exit::Changes } else { Exit::Done })
 }

@@ -3,7 +3,7 @@
 
 use super::Outcome;
 use super::apply::{check_target, read_plan};
-use super::execute::{ApplyArgs, Job, PLAN_FILE};
+use super::execute::{ApplyArgs, Job, PLAN_FILE, beside};
 use super::progress;
 use super::runs::{History, Run};
 use super::terminal::Terminal;
@@ -66,9 +66,11 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
                 .help("`clawd runs` lists them")
         })?,
     };
-    let plan = read_plan(&workspace.runs().join(id).join(PLAN_FILE))?;
+    let file = workspace.runs().join(id).join(PLAN_FILE);
+    let plan = read_plan(&file)?;
     check_target(&workspace, &plan)?;
     let providers = workspace.providers()?;
+    providers.tofu.bring(&beside(&file));
     terminal.note(&format!("Resuming run {id} of {}", plan.header.script));
     let sources = Sources::default();
     let job = Job {

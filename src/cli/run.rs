@@ -79,8 +79,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal, command_line: &str) -> Outco
             terminal.diagnostics(&[*excess], &made.sources);
             return Ok(Exit::Refused);
         }
-        // The process ends here; taking a large plan apart first would only cost time.
-        std::mem::forget(made);
+        made.leave();
         return Ok(if has_changes && args.detailed_exitcode { Exit::Changes } else { Exit::Done });
     }
     if !has_changes {

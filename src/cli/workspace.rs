@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::exec;
 use crate::plan::digest::sha256_hex;
 use crate::plan::{Decided, Plan};
-use crate::providers::{Providers, sim};
+use crate::primitives::Port;
+use crate::providers::absent::{Absent, NoCloud};
 #[cfg(feature = "aws")]
-use crate::providers::{
-    absent::Absent,
-    aws,
-    process::{self, Workplace},
-};
+use crate::providers::aws;
+use crate::providers::ports::Tofu;
+use crate::providers::process::{self, Surroundings, Workplace};
+use crate::providers::{Providers, sim};
 use crate::script::{self, Evaluation, Given, Inputs, ScriptModel, Sources};
 #[cfg(feature = "aws")]
 use crate::units::Seconds;
@@ -76,6 +77,32 @@ fn is_loopback(endpoint: &str) -> bool {
         None => authority.split(':').next().unwrap_or_default(),
     };
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Stacks that are planned at once for each core: much of a plan is waiting for providers.
+const STACKS_PER_CORE: usize = 2;
+
+/// The settings of a state in the profile's bucket.
+#[cfg(feature = "aws")]
+fn s3_backend(target: &crate::plan::Target, is_test_server: bool) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::from([
+        ("bucket".to_owned(), config::default_state_bucket(&target.account, &target.region)),
+        ("region".to_owned(), target.region.clone()),
+        ("use_lockfile".to_owned(), "true".to_owned()),
+        ("encrypt".to_owned(), "true".to_owned()),
+    ]);
+    if is_test_server {
+        // A test server has no host name per bucket, and nobody to ask about credentials.
+        for name in [
+            "use_path_style",
+            "skip_credentials_validation",
+            "skip_requesting_account_id",
+            "skip_region_validation",
+        ] {
+            settings.insert(name.to_owned(), "true".to_owned());
+        }
+    }
+    settings
 }
 
 fn usage(message: impl Into<String>) -> Diagnostic {
@@ -170,7 +197,37 @@ impl Workspace {
                 )
             }
             Adapters::Aws(aws) => self.real_providers(aws),
+            Adapters::Local => self.local_providers(),
         }
+    }
+
+    /// Where the programs of this machine work. What they find out is kept under `.clawd/`, also while planning.
+    fn workplace(&self) -> Result<Workplace, Diagnostic> {
+        self.ensure_state()?;
+        let cache = self.state().join("cache");
+        Ok(Workplace { root: self.root.clone(), cache, environment: std::env::vars_os().collect() })
+    }
+
+    /// OpenTofu as the profile surrounds it.
+    fn tofu(&self, place: &Workplace, around: Surroundings) -> Arc<dyn Tofu> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let at_once = self.profile.per_port.get(&Port::Tofu).copied().unwrap_or(cores * STACKS_PER_CORE);
+        let key_prefix = self.profile.target.fleet.clone();
+        process::tofu(place.clone(), Surroundings { at_once, key_prefix, ..around })
+    }
+
+    /// The programs of this machine, and no cloud.
+    fn local_providers(&self) -> Result<Providers, Diagnostic> {
+        let place = self.workplace()?;
+        let around = Surroundings::new(process::secrets(place.clone()));
+        Ok(Providers {
+            tofu: self.tofu(&place, around),
+            nix: process::nix(place),
+            ec2: Arc::new(NoCloud),
+            upload: Arc::new(NoCloud),
+            hosts: Arc::new(Absent),
+            clock: process::clock(),
+        })
     }
 
     #[cfg(not(feature = "aws"))]
@@ -178,11 +235,10 @@ impl Workspace {
         unreachable!("a profile with these adapters is refused when it is read")
     }
 
-    /// AWS, and the programs of this machine. What they find out is kept under `.clawd/`, also while planning.
+    /// AWS, and the programs of this machine.
     #[cfg(feature = "aws")]
     fn real_providers(&self, settings: &Aws) -> Result<Providers, Diagnostic> {
-        self.ensure_state()?;
-        let cache = self.state().join("cache");
+        let place = self.workplace()?;
         let endpoint =
             std::env::var("AWS_ENDPOINT_URL").ok().filter(|it| !it.is_empty()).or(settings.endpoint.clone());
         if settings.test_credentials && !endpoint.as_deref().is_some_and(is_loopback) {
@@ -195,7 +251,18 @@ impl Workspace {
                 .help("test credentials are for a server on this machine, like http://127.0.0.1:5000"));
         }
         let target = &self.profile.target;
-        let (ec2, upload) = aws::adapters(aws::Settings {
+        let mut around = Surroundings::new(process::secrets(place.clone()));
+        around.variables.push(("AWS_REGION".to_owned(), target.region.clone().into()));
+        if let Some(endpoint) = &endpoint {
+            around.variables.push(("AWS_ENDPOINT_URL".to_owned(), endpoint.into()));
+        }
+        if settings.test_credentials {
+            for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+                around.variables.push((name.to_owned(), "test".into()));
+            }
+        }
+        around.backend = s3_backend(target, endpoint.is_some());
+        let (ec2, upload, identity) = aws::adapters(aws::Settings {
             profile: target.profile.clone(),
             account: target.account.clone(),
             region: target.region.clone(),
@@ -203,14 +270,14 @@ impl Workspace {
             test_credentials: settings.test_credentials,
             puts_per_second: settings.puts_per_second.unwrap_or(aws::PUTS_PER_SECOND),
             answer_timeout: settings.answer_timeout.map_or(aws::ANSWER_TIMEOUT, Seconds::duration),
-            cache: cache.clone(),
+            cache: place.cache.clone(),
         });
-        let place = Workplace { root: self.root.clone(), cache, environment: std::env::vars_os().collect() };
+        around.identity = Some(identity);
         Ok(Providers {
+            tofu: self.tofu(&place, around),
             nix: process::nix(place),
             ec2,
             upload,
-            tofu: Arc::new(Absent),
             hosts: Arc::new(Absent),
             clock: process::clock(),
         })
@@ -291,6 +358,14 @@ pub(super) struct Made {
     pub(super) providers: Providers,
     pub(super) plan: Plan<Decided>,
     pub(super) sources: Sources,
+}
+
+impl Made {
+    /// Leaves a plan whose process ends here: taking a large one apart would only cost time. What the providers put on the
+    /// disk goes.
+    pub(super) fn leave(self) {
+        std::mem::forget((self.plan, self.sources));
+    }
 }
 
 /// The executor's runtime. One thread drives all steps; adapters bring their own where they need more.

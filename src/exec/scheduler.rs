@@ -367,6 +367,8 @@ enum Stop {
 fn failure(step: &Step, error: &StepError) -> Diagnostic {
     let code = match error {
         StepError::Provider(error) if error.kind == ErrorKind::TimedOut => Code::RunTimeout,
+        StepError::Provider(error) if error.kind == ErrorKind::Locked => Code::RunLocked,
+        StepError::Provider(error) if error.kind == ErrorKind::Moved => Code::PlanStale,
         StepError::Refused(_) => Code::PlanRefused,
         StepError::Provider(_) => Code::RunFailed,
     };

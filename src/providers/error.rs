@@ -17,6 +17,10 @@ pub enum ErrorKind {
     Permanent,
     /// A safety rule says no: a person has to decide.
     Refused,
+    /// What was planned on is not what is there any more.
+    Moved,
+    /// Somebody else is changing the same thing right now.
+    Locked,
     /// The step ran out of its time.
     TimedOut,
 }
@@ -36,6 +40,8 @@ impl fmt::Display for ErrorKind {
             Self::Transient => "transient",
             Self::Permanent => "permanent",
             Self::Refused => "refused",
+            Self::Moved => "moved",
+            Self::Locked => "locked",
             Self::TimedOut => "timed out",
         })
     }

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
@@ -28,7 +29,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::OnceCell;
 
 use super::error::ProviderError;
-use super::ports::{Answer, Ec2, Upload};
+use super::ports::{Answer, Ec2, Identity, Upload};
 
 /// A connection that does not come about in this time is tried anew.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -77,9 +78,17 @@ pub(crate) struct Session {
 
 /// The adapters over one session. Nothing is called yet: credentials and account are looked at with the first call.
 #[must_use]
-pub fn adapters(settings: Settings) -> (Arc<dyn Ec2>, Arc<dyn Upload>) {
+pub fn adapters(settings: Settings) -> (Arc<dyn Ec2>, Arc<dyn Upload>, Arc<dyn Identity>) {
     let session = Arc::new(Session::new(settings));
-    (Arc::new(ec2::Regional::home(Arc::clone(&session))), Arc::new(upload::Uploader::new(session)))
+    let ec2 = Arc::new(ec2::Regional::home(Arc::clone(&session)));
+    (ec2, Arc::new(upload::Uploader::new(Arc::clone(&session))), session)
+}
+
+#[async_trait]
+impl Identity for Session {
+    async fn check(&self) -> Answer<()> {
+        self.config().await.map(|_| ())
+    }
 }
 
 impl Session {
@@ -130,11 +139,11 @@ impl Session {
                 self.config.lock().unwrap_or_else(PoisonError::into_inner).insert(config).clone()
             }
         };
-        self.checked.get_or_try_init(|| self.check(&config)).await?;
+        self.checked.get_or_try_init(|| self.ask(&config)).await?;
         Ok(config)
     }
 
-    async fn check(&self, config: &SdkConfig) -> Answer<()> {
+    async fn ask(&self, config: &SdkConfig) -> Answer<()> {
         const OPERATION: &str = "sts GetCallerIdentity";
         let identity = aws_sdk_sts::Client::new(config)
             .get_caller_identity()

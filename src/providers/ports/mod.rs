@@ -7,6 +7,7 @@
 mod clock;
 mod ec2;
 mod hosts;
+mod identity;
 mod nix;
 mod secrets;
 mod tofu;
@@ -23,6 +24,7 @@ pub use ec2::{
     VolumeShape,
 };
 pub use hosts::{Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest};
+pub use identity::Identity;
 pub use nix::{BuiltImage, Derivation, ImageSource, Nix, NixRead, Work};
 pub use secrets::{SecretText, Secrets};
 pub use tofu::{Basis, ResourceChange, StackError, StackPlan, StackRequest, Tofu, TofuRead};

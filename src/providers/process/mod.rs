@@ -12,19 +12,24 @@ pub(crate) mod disk;
 mod flake;
 mod nix;
 mod progress;
+mod secrets;
+mod tofu;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::error::ProviderError;
-use super::ports::{Answer, Clock, Nix};
+use super::ports::{Answer, Clock, Nix, Secrets, Tofu};
 use crate::image::BlockMap;
 use crate::units::Bytes;
 
@@ -32,6 +37,18 @@ use crate::units::Bytes;
 #[must_use]
 pub fn nix(place: Workplace) -> Arc<dyn Nix> {
     Arc::new(nix::NixProcess::new(place))
+}
+
+/// OpenTofu on this machine.
+#[must_use]
+pub fn tofu(place: Workplace, surroundings: Surroundings) -> Arc<dyn Tofu> {
+    Arc::new(tofu::TofuProcess::new(place, surroundings))
+}
+
+/// Secrets of this machine: its environment and the project's files.
+#[must_use]
+pub fn secrets(place: Workplace) -> Arc<dyn Secrets> {
+    Arc::new(secrets::LocalSecrets::new(place))
 }
 
 /// The blocks of an image file on this machine.
@@ -48,11 +65,24 @@ pub fn clock() -> Arc<dyn Clock> {
     Arc::new(clock::SystemClock)
 }
 
+pub use tofu::Surroundings;
+
 /// The environment of clawd itself, as `cli` read it.
 pub type Environment = Vec<(OsString, OsString)>;
 
-/// How long a group is given to end before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+/// How a program is told to end when nobody waits for it any more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    /// What it is told with, once.
+    pub(super) signal: Signal,
+    /// Whether only the program itself is told, not what it started: it ends its children in its own order.
+    pub(super) alone: bool,
+    /// How long it is given before the whole group is killed.
+    pub(super) grace: Duration,
+}
+
+/// For programs that leave nothing behind.
+const AT_ONCE: Ending = Ending { signal: Signal::TERM, alone: false, grace: Duration::from_secs(2) };
 
 /// A program to run.
 pub(super) struct Tool<'a> {
@@ -61,6 +91,11 @@ pub(super) struct Tool<'a> {
     pub(super) environment: &'a Environment,
     /// Which variables it may see.
     pub(super) allowed: &'a [&'a str],
+    /// Variables that it gets besides, whatever the environment says.
+    pub(super) set: &'a [(String, OsString)],
+    /// What to do when it is not there.
+    pub(super) install: &'a str,
+    pub(super) ending: Ending,
 }
 
 /// What a program said.
@@ -83,6 +118,7 @@ impl Tool<'_> {
                     .filter(|(name, _)| name.to_str().is_some_and(|name| self.allowed.contains(&name)))
                     .map(|(name, value)| (name, value)),
             )
+            .envs(self.set.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -91,13 +127,15 @@ impl Tool<'_> {
     }
 
     fn start(&self, args: &[&str]) -> Answer<Group> {
-        match self.command(args).spawn() {
-            Ok(child) => Ok(Group(child)),
+        self.spawn(self.command(args))
+    }
+
+    fn spawn(&self, mut command: Command) -> Answer<Group> {
+        match command.spawn() {
+            Ok(child) => Ok(Group { child, ending: self.ending }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(ProviderError::permanent(self.program, format!("there is no `{}` on PATH", self.program))
-                    .help(
-                        "install nix 2.8 or newer; Debian has it as `nix-bin`, others at nixos.org/download",
-                    ))
+                    .help(self.install))
             }
             Err(error) => Err(ProviderError::permanent(self.program, format!("cannot be started: {error}"))),
         }
@@ -107,8 +145,8 @@ impl Tool<'_> {
     pub(super) async fn run(&self, args: &[&str]) -> Answer<Said> {
         let mut group = self.start(args)?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let stdout = group.0.stdout.take();
-        let stderr = group.0.stderr.take();
+        let stdout = group.child.stdout.take();
+        let stderr = group.child.stderr.take();
         let read_out = async {
             if let Some(mut stdout) = stdout {
                 stdout.read_to_end(&mut out).await?;
@@ -125,9 +163,38 @@ impl Tool<'_> {
             ProviderError::permanent(self.program, format!("its output broke off: {error}"))
         };
         tokio::try_join!(read_out, read_err).map_err(broken)?;
-        let status = group.0.wait().await.map_err(broken)?;
+        let status = group.child.wait().await.map_err(broken)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Said { status, stdout: text(&out), stderr: text(&err) })
+    }
+
+    /// Runs it to its end with its output in a file, which is told line by line as it grows. The program outlives clawd: a
+    /// pipe that nobody reads any more would end it in the middle of its work.
+    pub(super) async fn record(
+        &self,
+        args: &[&str],
+        output: &Path,
+        mut line: impl FnMut(&str) + Send,
+    ) -> Answer<ExitStatus> {
+        let broken = |error: std::io::Error| {
+            ProviderError::permanent(self.program, format!("{}: {error}", output.display()))
+        };
+        let file = private_file(output).map_err(broken)?;
+        let mut command = self.command(args);
+        command.stdout(file.try_clone().map_err(broken)?).stderr(file);
+        let mut group = self.spawn(command)?;
+        let mut tail = Tail { file: File::open(output).map_err(broken)?, rest: Vec::new() };
+        let status = loop {
+            tokio::select! {
+                status = group.child.wait() => break status.map_err(broken)?,
+                () = tokio::time::sleep(FOLLOW) => tail.read(&mut line).map_err(broken)?,
+            }
+        };
+        tail.read(&mut line).map_err(broken)?;
+        if !tail.rest.is_empty() {
+            line(String::from_utf8_lossy(&tail.rest).trim_end());
+        }
+        Ok(status)
     }
 
     /// Runs it to its end, with each line of its standard error told as it comes.
@@ -140,7 +207,7 @@ impl Tool<'_> {
         let broken = |error: std::io::Error| {
             ProviderError::permanent(self.program, format!("its output broke off: {error}"))
         };
-        let stdout = group.0.stdout.take();
+        let stdout = group.child.stdout.take();
         let drain = async {
             let mut rest = Vec::new();
             if let Some(mut stdout) = stdout {
@@ -148,7 +215,7 @@ impl Tool<'_> {
             }
             Ok::<_, std::io::Error>(())
         };
-        let stderr = group.0.stderr.take();
+        let stderr = group.child.stderr.take();
         let follow = async {
             let Some(stderr) = stderr else { return Ok(()) };
             let mut lines = BufReader::new(stderr);
@@ -160,27 +227,58 @@ impl Tool<'_> {
             Ok::<_, std::io::Error>(())
         };
         tokio::try_join!(drain, follow).map_err(broken)?;
-        group.0.wait().await.map_err(broken)
+        group.child.wait().await.map_err(broken)
+    }
+}
+
+/// How often a growing file is looked at.
+const FOLLOW: Duration = Duration::from_millis(50);
+
+/// A file that only its owner can read, new and empty.
+pub(super) fn private_file(path: &Path) -> std::io::Result<File> {
+    std::fs::OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The end of a file that grows.
+struct Tail {
+    file: File,
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    /// Tells the lines that have come since the last look.
+    fn read(&mut self, line: &mut impl FnMut(&str)) -> std::io::Result<()> {
+        self.file.read_to_end(&mut self.rest)?;
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let whole: Vec<u8> = self.rest.drain(..=end).collect();
+            line(String::from_utf8_lossy(&whole).trim_end());
+        }
+        Ok(())
     }
 }
 
 /// A child and all that it started.
-struct Group(Child);
+struct Group {
+    child: Child,
+    ending: Ending,
+}
 
 impl Drop for Group {
     /// Ends the whole group when nobody waits for it any more.
     fn drop(&mut self) {
-        let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
+        let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else {
             return;
         };
+        let Ending { signal, alone, grace } = self.ending;
+        let told = if alone { kill_process(pid, signal) } else { kill_process_group(pid, signal) };
         // A group that is gone already needs no ending.
-        if kill_process_group(pid, Signal::TERM).is_err() {
+        if told.is_err() {
             return;
         }
-        let until = std::time::Instant::now() + GRACE;
+        let until = std::time::Instant::now() + grace;
         while std::time::Instant::now() < until {
             // Reaps the child, so that the group can be seen to be gone.
-            let _ = self.0.try_wait();
+            let _ = self.child.try_wait();
             if test_kill_process_group(pid).is_err() {
                 return;
             }
@@ -234,7 +332,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let environment: Environment =
             vec![("PATH".into(), "/usr/bin:/bin".into()), ("SECRET".into(), "s".into())];
-        let tool = Tool { program: "sh", dir: dir.path(), environment: &environment, allowed: &["PATH"] };
+        let tool = Tool {
+            program: "sh",
+            dir: dir.path(),
+            environment: &environment,
+            allowed: &["PATH"],
+            set: &[],
+            install: "",
+            ending: AT_ONCE,
+        };
         let said = tool.run(&["-c", "echo [$SECRET]; echo e >&2; exit 3"]).await.unwrap();
         assert_eq!(
             (said.status.code(), said.stdout.as_str(), said.stderr.as_str()),

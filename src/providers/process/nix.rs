@@ -21,6 +21,9 @@ use crate::image::info::architecture;
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{Answer, BuiltImage, Derivation, ImageSource, Nix, NixRead, Watch, Work};
 
+/// How to get nix.
+const INSTALL: &str = "install nix 2.8 or newer; Debian has it as `nix-bin`, others at nixos.org/download";
+
 /// The oldest nix whose output is known.
 const OLDEST: (u32, u32) = (2, 8);
 
@@ -125,7 +128,15 @@ impl NixProcess {
     }
 
     fn tool<'a>(&'a self, program: &'a str) -> Tool<'a> {
-        Tool { program, dir: &self.place.root, environment: &self.place.environment, allowed: &ALLOWED }
+        Tool {
+            program,
+            dir: &self.place.root,
+            environment: &self.place.environment,
+            allowed: &ALLOWED,
+            set: &[],
+            install: INSTALL,
+            ending: super::AT_ONCE,
+        }
     }
 
     /// The version, once it is known to be new enough.

@@ -122,7 +122,7 @@ pub(crate) fn adapters(
     endpoint: &str,
     dir: &Path,
 ) -> (std::sync::Arc<dyn clawd::providers::ports::Ec2>, std::sync::Arc<dyn clawd::providers::ports::Upload>) {
-    clawd::providers::aws::adapters(clawd::providers::aws::Settings {
+    let (ec2, upload, _) = clawd::providers::aws::adapters(clawd::providers::aws::Settings {
         profile: "moto".into(),
         account: "123456789012".into(),
         region: "eu-central-1".into(),
@@ -131,7 +131,8 @@ pub(crate) fn adapters(
         puts_per_second: clawd::providers::aws::PUTS_PER_SECOND,
         answer_timeout: clawd::providers::aws::ANSWER_TIMEOUT,
         cache: dir.join("cache"),
-    })
+    });
+    (ec2, upload)
 }
 
 /// Nix is a part of these tests; without it they fail, they are not skipped.

@@ -1,0 +1,118 @@
+//! Applying: exactly the plan file that was shown, to exactly the state it was made on.
+//!
+//! Its output goes to a file that is read as it grows, not to a pipe: if clawd dies, OpenTofu goes on, writes the state and
+//! unlocks it, and the next run finds the work done.
+
+use super::program::{Complaint, Complaints, Event};
+use super::raw::Marker;
+use super::{Stack, without};
+use crate::providers::error::{ErrorKind, ProviderError};
+use crate::providers::ports::{Answer, StackPlan, Watch};
+use crate::providers::process::plain;
+use crate::value::Map;
+
+const APPLY: &str = "tofu apply";
+
+/// How long it waits for a lock that somebody else holds.
+const LOCK_TIMEOUT: &str = "-lock-timeout=30s";
+
+impl Stack<'_> {
+    /// Applies a plan that was made before, and returns the outputs.
+    pub(super) async fn apply(&self, plan: &StackPlan, watch: &dyn Watch) -> Answer<Map> {
+        let key = self.key();
+        let moved = |what: &str| {
+            ProviderError::new(ErrorKind::Moved, APPLY, format!("{}: {what}", self.request.dir))
+                .help("plan again")
+        };
+        let raw = self.tofu.raw.get(&key).filter(|raw| raw.plan.changes == plan.changes && raw.is_whole());
+        let raw = raw.ok_or_else(|| moved("the raw plan of what was shown is gone"))?;
+        let revealed = self.tofu.reveal(self.request).await?;
+        // The file is the one of the digest, and says what was shown.
+        let document = self.show(&raw.file, &revealed).await?;
+        if document.changes != plan.changes {
+            return Err(moved("the raw plan is not the one that was shown"));
+        }
+        self.remember_triggers().await?;
+        Marker { key: key.clone(), sha256: raw.sha256.clone(), basis: plan.basis.clone() }
+            .write(&self.place)?;
+        self.tofu.raw.take(&key);
+        let work = match raw.work() {
+            Some(_) => None,
+            None => Some(super::place::Work::new(&self.place)?),
+        };
+        let output = work.as_ref().or(raw.work()).map(|work| work.path("apply.jsonl")).unwrap_or_default();
+        let file = raw.file.display().to_string();
+        let parallelism = self.request.parallelism.map(|most| format!("-parallelism={most}"));
+        let mut args = vec!["apply", "-input=false", "-no-color", "-json", LOCK_TIMEOUT];
+        args.extend(parallelism.as_deref());
+        args.push(&file);
+        let mut complaints = Vec::new();
+        let mut rest = String::new();
+        let tool = self.program.tool(&self.place.module, &self.tofu.place.environment, &self.set);
+        let status = tool
+            .record(&args, &output, |line| match Event::read(line) {
+                Some(event) => {
+                    if is_progress(&event.kind) {
+                        watch.progress(&without(&plain(&event.message), &revealed));
+                    }
+                    complaints.extend(event.error());
+                }
+                None => {
+                    rest.push_str(line);
+                    rest.push('\n');
+                }
+            })
+            .await?;
+        if status.success() {
+            let outputs = self.outputs().await?;
+            Marker::forget(&self.place);
+            return Ok(outputs);
+        }
+        if complaints.is_empty() {
+            complaints.push(Complaint::plain(&rest));
+        }
+        let complaints = Complaints(complaints);
+        let refused = ["Saved plan is stale", "Saved plan does not match"]
+            .iter()
+            .any(|sign| complaints.find(sign).is_some());
+        if refused {
+            return Err(self.stale(plan).await);
+        }
+        let error = self.failed(APPLY, &complaints, &revealed);
+        if error.kind == ErrorKind::Locked || error.help.is_some() {
+            return Err(error);
+        }
+        Err(error.help("what was done is in the state; run again: the plan shows what is left"))
+    }
+
+    /// The refusal of a state that moved.
+    async fn stale(&self, plan: &StackPlan) -> ProviderError {
+        Marker::forget(&self.place);
+        let was = plan.basis.as_ref().map_or(0, |basis| basis.serial);
+        let now = match self.basis().await {
+            Ok(basis) => format!("serial {}", basis.serial),
+            Err(_) => "another".to_owned(),
+        };
+        let message = format!(
+            "the state of {} moved since it was planned: was serial {was}, now {now}",
+            self.request.dir
+        );
+        ProviderError::new(ErrorKind::Moved, APPLY, message)
+            .help("plan again and review what is new; nothing was done")
+    }
+}
+
+/// Events that people want to see.
+fn is_progress(kind: &str) -> bool {
+    matches!(
+        kind,
+        "apply_start"
+            | "apply_progress"
+            | "apply_complete"
+            | "apply_errored"
+            | "provision_start"
+            | "provision_progress"
+            | "provision_errored"
+            | "state_lock_acquire"
+    )
+}

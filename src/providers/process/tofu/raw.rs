@@ -1,0 +1,170 @@
+//! Raw plans: the files that OpenTofu applies. Each is bound to what was shown of it, by the sha256 of the file and by being
+//! shown again before it is applied.
+//!
+//! A raw plan holds state and variables in the clear. It lies in a private directory of this process; beside a saved plan it
+//! lies with mode 0600, and not at all when secrets went into it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::place::{Place, Work, private_dir, unwritable};
+use crate::plan::digest::sha256_hex;
+use crate::providers::ports::{Answer, Basis, StackPlan};
+
+/// The list of the raw plans beside a saved plan.
+const INDEX: &str = "plans.json";
+
+/// A raw plan with what was shown of it.
+#[derive(Debug, Clone)]
+pub(super) struct Raw {
+    pub(super) plan: StackPlan,
+    pub(super) file: PathBuf,
+    pub(super) sha256: String,
+    /// Whether it may lie beside a saved plan.
+    may_be_kept: bool,
+    /// What it lies in, when that is ours.
+    work: Option<Arc<Work>>,
+}
+
+impl Raw {
+    pub(super) fn new(plan: &StackPlan, work: Work, has_secrets: bool) -> Self {
+        let file = work.path("plan");
+        // A file that cannot be read has no digest, and will not be found again.
+        let sha256 = fs::read(&file).map(|bytes| sha256_hex(&bytes)).unwrap_or_default();
+        let may_be_kept = plan.acts() && !plan.speculative && !has_secrets;
+        Self { plan: plan.clone(), file, sha256, may_be_kept, work: Some(Arc::new(work)) }
+    }
+
+    /// Whether the file is still the one that was shown.
+    pub(super) fn is_whole(&self) -> bool {
+        fs::read(&self.file).is_ok_and(|bytes| sha256_hex(&bytes) == self.sha256)
+    }
+
+    /// What it lies in, to put more beside it.
+    pub(super) fn work(&self) -> Option<&Work> {
+        self.work.as_deref()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    key: String,
+    sha256: String,
+    plan: StackPlan,
+}
+
+/// The raw plans that this process knows, by request.
+#[derive(Debug, Default)]
+pub(super) struct RawPlans(Mutex<HashMap<String, Raw>>);
+
+impl RawPlans {
+    pub(super) fn put(&self, key: String, raw: Raw) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, raw);
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Raw> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Forgets a raw plan: it was begun.
+    pub(super) fn take(&self, key: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// What was shown for a request, while its raw plan is there and was not begun.
+    pub(super) fn shown(&self, key: &str, begun: Option<&Marker>) -> Option<StackPlan> {
+        let raw = self.get(key)?;
+        let is_begun = begun.is_some_and(|marker| marker.sha256 == raw.sha256);
+        (!is_begun && (raw.plan.speculative || raw.is_whole())).then_some(raw.plan)
+    }
+
+    pub(super) fn keep(&self, dir: &Path) -> Answer<()> {
+        let plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept: Vec<(&String, &Raw)> = plans.iter().filter(|(_, raw)| raw.may_be_kept).collect();
+        kept.sort_by_key(|(key, _)| *key);
+        let write = || {
+            if dir.exists() {
+                fs::remove_dir_all(dir)?;
+            }
+            if kept.is_empty() {
+                return Ok(());
+            }
+            private_dir(dir)?;
+            let mut entries = Vec::new();
+            for (key, raw) in &kept {
+                write_private(&dir.join(format!("{}.tfplan", raw.sha256)), &fs::read(&raw.file)?)?;
+                entries.push(Entry {
+                    key: (*key).clone(),
+                    sha256: raw.sha256.clone(),
+                    plan: raw.plan.clone(),
+                });
+            }
+            write_private(&dir.join(INDEX), &serde_json::to_vec_pretty(&entries)?)
+        };
+        write().map_err(|error: std::io::Error| unwritable(dir, &error))
+    }
+
+    pub(super) fn bring(&self, dir: &Path) {
+        let Ok(text) = fs::read(dir.join(INDEX)) else { return };
+        let entries: Vec<Entry> = match serde_json::from_slice(&text) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(dir = %dir.display(), %error, "the raw plans beside the saved plan cannot be read");
+                return;
+            }
+        };
+        for Entry { key, sha256, plan } in entries {
+            let file = dir.join(format!("{sha256}.tfplan"));
+            let raw = Raw { plan, file, sha256, may_be_kept: true, work: None };
+            if raw.is_whole() {
+                self.put(key, raw);
+            } else {
+                tracing::warn!(file = %raw.file.display(), "a raw plan is missing or damaged; it is made again");
+            }
+        }
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The plan that an apply was begun with. While it is there, a state that moved may be our own work; what is left of the
+/// plan is then held against what was shown, change by change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Marker {
+    pub(super) key: String,
+    pub(super) sha256: String,
+    pub(super) basis: Option<Basis>,
+}
+
+impl Marker {
+    fn path(place: &Place) -> PathBuf {
+        place.home.join("begun.json")
+    }
+
+    pub(super) fn read(place: &Place) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(place)).ok()?).ok()
+    }
+
+    /// On disk before anything begins.
+    pub(super) fn write(&self, place: &Place) -> Answer<()> {
+        let path = Self::path(place);
+        Self::forget(place);
+        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        write_private(&path, &bytes).map_err(|error| unwritable(&path, &error))
+    }
+
+    pub(super) fn forget(place: &Place) {
+        // It is not there most of the time.
+        let _ = fs::remove_file(Self::path(place));
+    }
+}

@@ -1,0 +1,172 @@
+//! Replacing on a trigger, once. Which trigger each resource was last replaced for is remembered in a second state beside the
+//! stack's own, in the same backend: it is shared by all machines and cannot be lost with `.clawd/`.
+//!
+//! The trigger is written down before the resource is replaced, with the id it has then. A run that dies in between goes on:
+//! a resource that still has that id is still to be replaced; one that has another was.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::init::local_state;
+use super::place::{Place, private_dir, unwritable};
+use super::program::{Complaint, Complaints};
+use super::state::State;
+use super::variables::{Revealed, backend_file};
+use super::{Said, Stack};
+use crate::providers::error::ProviderError;
+use crate::providers::ports::Answer;
+use crate::value::Value;
+
+const REPLACE: &str = "tofu apply (triggers)";
+
+/// The workspace beside the stack's own.
+const SUFFIX: &str = "clawd-replace";
+
+/// What is remembered of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    trigger: String,
+    /// The id that the resource had when the trigger was written down; `None` when it was not there.
+    was: Option<String>,
+}
+
+/// By address.
+type Memories = BTreeMap<String, Memory>;
+
+/// Whether a resource is still to be replaced for a trigger.
+fn is_due(trigger: &str, known: Option<&Memory>, id: Option<&String>) -> bool {
+    match (id, known) {
+        // It is made anew in any case.
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(id), Some(memory)) => memory.trigger != trigger || memory.was.as_ref() == Some(id),
+    }
+}
+
+impl Stack<'_> {
+    /// The addresses that are to be replaced now.
+    pub(super) async fn triggered(&self) -> Answer<Vec<String>> {
+        if self.request.replace.is_empty() || self.request.destroy {
+            return Ok(Vec::new());
+        }
+        let (ids, known) = (self.state().await?.ids(), self.memories().await?);
+        let due = self
+            .request
+            .replace
+            .iter()
+            .filter(|(address, trigger)| is_due(trigger, known.get(*address), ids.get(*address)));
+        Ok(due.map(|(address, _)| address.clone()).collect())
+    }
+
+    /// Writes the triggers down, before anything is replaced for them.
+    pub(super) async fn remember_triggers(&self) -> Answer<()> {
+        if self.request.replace.is_empty() || self.request.destroy {
+            return Ok(());
+        }
+        let (ids, known) = (self.state().await?.ids(), self.memories().await?);
+        let memories: Memories = self
+            .request
+            .replace
+            .iter()
+            .map(|(address, trigger)| {
+                let same = known.get(address).filter(|memory| memory.trigger == *trigger);
+                let fresh = || Memory { trigger: trigger.clone(), was: ids.get(address).cloned() };
+                (address.clone(), same.cloned().unwrap_or_else(fresh))
+            })
+            .collect();
+        if memories == known {
+            return Ok(());
+        }
+        self.beside(&memories, &["apply", "-input=false", "-no-color", "-auto-approve", "-lock-timeout=30s"])
+            .await?;
+        Ok(())
+    }
+
+    async fn memories(&self) -> Answer<Memories> {
+        let said = self.beside(&Memories::new(), &["state", "pull"]).await?;
+        let failed = |error: serde_json::Error| {
+            ProviderError::permanent(REPLACE, format!("{}: {error}", self.request.dir))
+        };
+        let state = State::read(&said.stdout).map_err(failed)?;
+        let memories = state.instances().filter_map(|(_, attributes)| {
+            let input: Memories =
+                serde_json::from_value(attributes.get("input")?.get("value")?.clone()).ok()?;
+            Some(input)
+        });
+        Ok(memories.flatten().collect())
+    }
+
+    /// Runs a command on the second state. Its module holds nothing but the memories.
+    async fn beside(&self, memories: &Memories, args: &[&str]) -> Answer<Said> {
+        let place =
+            Place { module: self.place.home.join("triggers"), home: self.place.home.join("triggers") };
+        let dir = &place.module;
+        let write = |name: &str, text: &str| {
+            private_dir(dir)
+                .and_then(|()| fs::write(dir.join(name), text))
+                .map_err(|error| unwritable(&dir.join(name), &error))
+        };
+        let settings = self.tofu.backend(&self.module, self.request)?;
+        let local = local_state(&self.module, &self.place, &settings);
+        let (backend, settings) = match (&local, &self.module.backend) {
+            (Some(state), _) => {
+                let mut settings = crate::value::Map::new();
+                let path = format!("{}.{}.{SUFFIX}", state.display(), self.request.workspace);
+                settings.insert("path", Value::from(path));
+                ("backend \"local\" {}".to_owned(), settings)
+            }
+            (None, Some(backend)) => (backend.text.clone(), settings),
+            (None, None) => (String::new(), settings),
+        };
+        write("main.tf", &format!("terraform {{\n{backend}\n}}\n"))?;
+        let input = json!({ "resource": { "terraform_data": { "replaced": { "input": "${jsondecode(var.memories)}" } } },
+            "variable": { "memories": { "type": "string" } } });
+        write("memories.tf.json", &input.to_string())?;
+        let vars = json!({ "memories": serde_json::to_string(memories).unwrap_or_default() });
+        write("terraform.tfvars.json", &vars.to_string())?;
+        write("backend.tfbackend", &backend_file(&settings))?;
+        let mut request = self.request.clone();
+        request.workspace = match local {
+            Some(_) => "default".to_owned(),
+            None => format!("{}-{SUFFIX}", self.request.workspace),
+        };
+        let set = self.tofu.variables(&place, &request);
+        let tool = self.program.tool(&place.module, &self.tofu.place.environment, &set);
+        let file = format!("-backend-config={}", dir.join("backend.tfbackend").display());
+        for args in [&["init", "-input=false", "-no-color", "-reconfigure", &file][..], args] {
+            let said = tool.run(args).await?;
+            if !said.status.success() {
+                let complaints = Complaints(vec![Complaint::plain(&said.stderr)]);
+                return Err(self.failed(REPLACE, &complaints, &Revealed::new()));
+            }
+            if args[0] != "init" {
+                return Ok(said);
+            }
+        }
+        Err(ProviderError::permanent(REPLACE, "no command was given"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trigger_replaces_once_whatever_happens_in_between() {
+        let (one, two) = ("i-1".to_owned(), "i-2".to_owned());
+        let memory =
+            |trigger: &str, was: Option<&String>| Memory { trigger: trigger.to_owned(), was: was.cloned() };
+        assert!(is_due("a", None, Some(&one)), "never replaced");
+        assert!(is_due("a", Some(&memory("a", Some(&one))), Some(&one)), "written down, not done yet");
+        assert!(!is_due("a", Some(&memory("a", Some(&one))), Some(&two)), "done");
+        assert!(is_due("b", Some(&memory("a", Some(&one))), Some(&two)), "another trigger");
+        assert!(
+            !is_due("a", Some(&memory("a", None)), Some(&one)),
+            "made after the trigger was written down"
+        );
+        assert!(!is_due("a", None, None), "not there");
+    }
+}

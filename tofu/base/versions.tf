@@ -1,0 +1,16 @@
+terraform {
+  required_version = ">= 1.8"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.0, < 7.0"
+    }
+  }
+
+  # Where the state is belongs to the profile, not to the module: bucket, key, region and `use_lockfile` are given
+  # when the module is initialised. The bucket of the state is none of those below: what is in a state cannot keep it.
+  backend "s3" {}
+}
+
+# No provider block: region and credentials come from the environment, which belongs to the profile as well.

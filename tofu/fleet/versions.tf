@@ -1,0 +1,17 @@
+terraform {
+  required_version = ">= 1.8"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.0, < 7.0"
+    }
+  }
+
+  # Where the state is belongs to the profile, not to the module: bucket, key, region and `use_lockfile` are given
+  # when the module is initialised.
+  backend "s3" {}
+}
+
+# No provider block: region and credentials come from the environment, which belongs to the profile as well. There are
+# no default tags either, because they would reach root volumes (see main.tf).
