@@ -65,6 +65,7 @@ struct ProfileConfig {
     lock: Option<String>,
     snapshot_puts_per_second: Option<NonZeroU32>,
     answer_timeout: Option<String>,
+    lock_timeout: Option<String>,
 }
 
 /// Where credentials come from, when not from the standard chain.
@@ -122,6 +123,8 @@ pub(super) struct Profile {
     pub(super) parallelism: usize,
     pub(super) per_port: BTreeMap<Port, usize>,
     pub(super) adapters: Adapters,
+    /// How long OpenTofu waits for the lock of a state, when not as long as by default.
+    pub(super) lock_timeout: Option<Seconds>,
 }
 
 /// The adapters of a profile.
@@ -218,6 +221,7 @@ impl ProfileConfig {
             lock: None,
             snapshot_puts_per_second: None,
             answer_timeout: None,
+            lock_timeout: None,
         }
     }
 
@@ -272,7 +276,15 @@ impl ProfileConfig {
             parallelism: self.parallelism.unwrap_or(PARALLELISM),
             per_port,
             adapters,
+            lock_timeout: Self::seconds("lock_timeout", self.lock_timeout.as_deref())
+                .map_err(|error| error.into_diagnostic(&wrong))?,
         })
+    }
+
+    /// A duration that a key gives.
+    fn seconds(key: &str, text: Option<&str>) -> Result<Option<Seconds>, Wrong> {
+        let read = text.map(str::parse::<Seconds>).transpose();
+        read.map_err(|error| Wrong::new(format!("`{key}`: {error}"), "\"30s\" is the default"))
     }
 
     /// A profile that touches no cloud takes no settings of one.
@@ -304,6 +316,7 @@ impl ProfileConfig {
             ("credentials", self.credentials.is_some()),
             ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
             ("answer_timeout", self.answer_timeout.is_some()),
+            ("lock_timeout", self.lock_timeout.is_some()),
         ] {
             if given {
                 return Err(Wrong::new(
@@ -363,17 +376,11 @@ impl ProfileConfig {
             ));
         }
         self.check_lock(true)?;
-        let answer_timeout = match self.answer_timeout.as_deref().map(str::parse::<Seconds>) {
-            None => None,
-            Some(Ok(timeout)) if timeout.0 > 0 => Some(timeout),
-            Some(Ok(_)) => {
-                let message = "`answer_timeout` is 0, no server answers that fast".to_owned();
-                return Err(Wrong::new(message, "leave it out for 30s"));
-            }
-            Some(Err(error)) => {
-                return Err(Wrong::new(format!("`answer_timeout`: {error}"), "\"30s\" is the default"));
-            }
-        };
+        let answer_timeout = Self::seconds("answer_timeout", self.answer_timeout.as_deref())?;
+        if answer_timeout == Some(Seconds(0)) {
+            let message = "`answer_timeout` is 0, no server answers that fast".to_owned();
+            return Err(Wrong::new(message, "leave it out for 30s"));
+        }
         Ok(Aws {
             endpoint: self.endpoint.clone(),
             test_credentials: self.credentials == Some(Credentials::Test),

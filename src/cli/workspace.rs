@@ -213,7 +213,8 @@ impl Workspace {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let at_once = self.profile.per_port.get(&Port::Tofu).copied().unwrap_or(cores * STACKS_PER_CORE);
         let key_prefix = self.profile.target.fleet.clone();
-        process::tofu(place.clone(), Surroundings { at_once, key_prefix, ..around })
+        let lock_timeout = self.profile.lock_timeout.unwrap_or(around.lock_timeout);
+        process::tofu(place.clone(), Surroundings { at_once, key_prefix, lock_timeout, ..around })
     }
 
     /// The programs of this machine, and no cloud.

@@ -174,7 +174,7 @@ fn reason_of(plan: &StackPlan, action: Action, destroy: bool) -> String {
 fn basis_of(plan: &StackPlan) -> Option<String> {
     let basis = plan.basis.as_ref().filter(|_| plan.acts() && !plan.speculative)?;
     let short = basis.lineage.get(..8).unwrap_or(&basis.lineage);
-    Some(format!("serial {} of state {short}", basis.serial))
+    Some(format!("serial {} ({short})", basis.serial))
 }
 
 impl Primitive for TofuApply {

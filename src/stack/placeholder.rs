@@ -91,6 +91,18 @@ impl Placeholders {
         result
     }
 
+    /// Puts the plan's own stand-ins at what is not known, and remembers which; anything else stays unknown.
+    #[must_use]
+    pub fn own(&self, vars: &Map) -> Filled {
+        let mut filled = Filled { vars: self.overlay(vars), ..Filled::default() };
+        let own: Vec<(Option<&Value>, Value)> =
+            filled.vars.iter().map(|(name, value)| (vars.get(name), value.clone())).collect();
+        for (before, after) in own {
+            filled.note_given(before, &after);
+        }
+        filled
+    }
+
     /// Puts a stand-in at every leaf that is not known: the plan's own, else one of the variable's type.
     ///
     /// # Errors
@@ -99,9 +111,7 @@ impl Placeholders {
         let mut filled = Filled::default();
         let overlaid = self.overlay(vars);
         for (name, value) in overlaid.iter() {
-            if vars.get(name).is_some_and(Value::has_unknown) {
-                filled.note_given(vars.get(name), value);
-            }
+            filled.note_given(vars.get(name), value);
             let ty = type_of(name).unwrap_or(&Type::Any);
             let value = filled.value(ty, value, &Path::root().key(name.clone()))?;
             filled.vars.insert(name.clone(), value);
@@ -219,6 +229,21 @@ impl Filled {
             Value::List(items) => items.iter().any(|item| self.taints(item)),
             Value::Map(map) => map.iter().any(|(key, item)| holds(key) || self.taints(item)),
             _ => false,
+        }
+    }
+
+    /// A value of a speculative plan as people may see it: what holds a stand-in is not known.
+    #[must_use]
+    pub fn veiled(&self, value: &Value) -> Value {
+        match value {
+            Value::List(items) => Value::List(items.iter().map(|item| self.veiled(item)).collect()),
+            Value::Map(map) => {
+                Value::Map(map.iter().map(|(key, item)| (key.clone(), self.veiled(item))).collect())
+            }
+            // A bool is as good as any other: only text and numbers show where they come from.
+            Value::Bool(_) => value.clone(),
+            value if self.taints(value) => Value::Unknown,
+            value => value.clone(),
         }
     }
 

@@ -313,7 +313,7 @@ fn plan_files_that_are_not_what_was_saved() {
     case("plan-file-printed", &project.expect(0, &["plan", "plans/spawn.rhai", "--format", "json"]));
     case(
         "plan-file-cyclic",
-        &saved.replacen("\"depends_on\": []", "\"depends_on\": [\n        \"import_ami.base\"\n      ]", 1),
+        &saved.replace("\"depends_on\": []", "\"depends_on\": [\n        \"import_ami.base\"\n      ]"),
     );
     case("plan-file-other-fleet", &saved.replace("\"fleet\": \"clawdinators\"", "\"fleet\": \"others\""));
     insta::assert_snapshot!("plan-file-missing", project.block(&["apply", "none.json", "--yes"]));

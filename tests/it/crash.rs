@@ -107,7 +107,7 @@ const WHOLE: [(&str, usize); 8] = [
     ("volume", 2),
     ("mount", 2),
     ("memory", 2),
-    ("stack", 1),
+    ("stack", 2),
     ("store", 1),
 ];
 

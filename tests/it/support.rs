@@ -29,8 +29,16 @@ impl Project {
     /// A project with the module and hosts that come with clawd, and no plan.
     pub(crate) fn new() -> Self {
         let project = Self { dir: TempDir::new().unwrap() };
-        for file in ["clawd.toml", "fleet.toml", "tofu/fleet/sim.rhai"] {
-            project.write(file, &fs::read_to_string(repository().join(file)).unwrap());
+        for file in ["clawd.toml", "fleet.toml"] {
+            project.copy(file);
+        }
+        for module in ["base", "fleet", "local"] {
+            for entry in fs::read_dir(repository().join("tofu").join(module)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                if name.ends_with(".tf") || name == "sim.rhai" {
+                    project.copy(&format!("tofu/{module}/{name}"));
+                }
+            }
         }
         project
     }
@@ -38,11 +46,15 @@ impl Project {
     /// The same with the plans that come with clawd.
     pub(crate) fn with_plans() -> Self {
         let project = Self::new();
-        for plan in ["spawn", "roll", "teardown"] {
-            let file = format!("plans/{plan}.rhai");
-            project.write(&file, &fs::read_to_string(repository().join(&file)).unwrap());
+        for plan in ["spawn", "roll", "teardown", "local"] {
+            project.copy(&format!("plans/{plan}.rhai"));
         }
         project
+    }
+
+    /// A file of the repository.
+    pub(crate) fn copy(&self, file: &str) -> &Self {
+        self.write(file, &fs::read_to_string(repository().join(file)).unwrap())
     }
 
     pub(crate) fn path(&self) -> &Path {

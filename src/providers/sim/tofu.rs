@@ -16,7 +16,7 @@ use crate::providers::ports::{
     Answer, Basis, Clock as _, Instance, Purpose, ResourceChange, StackError, StackPlan, StackRequest, Tags,
     Tofu, TofuRead, Watch,
 };
-use crate::stack::Placeholders;
+use crate::stack::{Filled, Placeholders};
 use crate::units::Seconds;
 use crate::value::{Map, Value};
 
@@ -25,7 +25,7 @@ const APPLY: Seconds = Seconds(40);
 const TERMINATION: Seconds = Seconds(30);
 
 /// The lineage of every simulated state: there is one per stack and world.
-const LINEAGE: &str = "simulated";
+const LINEAGE: &str = "sim";
 
 /// The attribute that names a resource's type.
 const TYPE: &str = "type";
@@ -59,8 +59,8 @@ fn stack_key(request: &StackRequest) -> String {
 }
 
 /// Variables with the plan's own placeholders in the place of unknown ones; the others stay unknown.
-fn with_placeholders(request: &StackRequest) -> Map {
-    Placeholders::new(&request.placeholders).overlay(&request.vars)
+fn with_placeholders(request: &StackRequest) -> Filled {
+    Placeholders::new(&request.placeholders).own(&request.vars)
 }
 
 fn diff(address: &str, before: Option<&Map>, after: Option<&Map>) -> Option<ResourceChange> {
@@ -148,11 +148,12 @@ impl Sim {
             },
             ModelError::Failed(reason) => StackError::Provider(ProviderError::permanent("tofu plan", reason)),
         };
-        let vars = with_placeholders(request);
+        let filled = with_placeholders(request);
+        let vars = &filled.vars;
         let mut wanted: BTreeMap<String, Map> = BTreeMap::new();
         if !request.destroy {
             for (address, attributes) in
-                self.model.resources(&module.file, &module.source, &vars).map_err(failed)?
+                self.model.resources(&module.file, &module.source, vars).map_err(failed)?
             {
                 let Value::Map(attributes) = attributes else {
                     let message = format!("{}: the resource {address} is not a map", module.file.display());
@@ -162,7 +163,7 @@ impl Sim {
             }
         }
         let addresses: BTreeSet<&String> = stack.resources.keys().chain(wanted.keys()).collect();
-        let changes: Vec<ResourceChange> = addresses
+        let mut changes: Vec<ResourceChange> = addresses
             .into_iter()
             .filter_map(|address| diff(address, stack.resources.get(address), wanted.get(address)))
             .collect();
@@ -178,8 +179,11 @@ impl Sim {
         let outputs = if request.destroy {
             Map::new()
         } else {
-            self.outputs(&module, &vars, &wanted).map_err(failed)?
+            self.outputs(&module, vars, &wanted).map_err(failed)?
         };
+        for (_, _, after) in changes.iter_mut().flat_map(|change| &mut change.attributes) {
+            *after = filled.veiled(after);
+        }
         let plan = StackPlan {
             basis: (stack.serial > 0).then(|| Basis { lineage: LINEAGE.to_owned(), serial: stack.serial }),
             empty: stack.resources.is_empty(),
@@ -312,7 +316,7 @@ impl Tofu for Sim {
                 let outputs = if request.destroy {
                     Map::new()
                 } else {
-                    self.outputs(&module, &with_placeholders(request), &resources)
+                    self.outputs(&module, &with_placeholders(request).vars, &resources)
                         .map_err(|error| ProviderError::permanent(OPERATION, format!("outputs: {error:?}")))?
                 };
                 let row =

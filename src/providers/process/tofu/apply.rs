@@ -13,9 +13,6 @@ use crate::value::Map;
 
 const APPLY: &str = "tofu apply";
 
-/// How long it waits for a lock that somebody else holds.
-const LOCK_TIMEOUT: &str = "-lock-timeout=30s";
-
 impl Stack<'_> {
     /// Applies a plan that was made before, and returns the outputs.
     pub(super) async fn apply(&self, plan: &StackPlan, watch: &dyn Watch) -> Answer<Map> {
@@ -43,7 +40,8 @@ impl Stack<'_> {
         let output = work.as_ref().or(raw.work()).map(|work| work.path("apply.jsonl")).unwrap_or_default();
         let file = raw.file.display().to_string();
         let parallelism = self.request.parallelism.map(|most| format!("-parallelism={most}"));
-        let mut args = vec!["apply", "-input=false", "-no-color", "-json", LOCK_TIMEOUT];
+        let lock_timeout = self.tofu.lock_timeout();
+        let mut args = vec!["apply", "-input=false", "-no-color", "-json", &lock_timeout];
         args.extend(parallelism.as_deref());
         args.push(&file);
         let mut complaints = Vec::new();

@@ -35,9 +35,13 @@ use crate::providers::ports::{
 };
 use crate::stack::plan::{Document, read_outputs};
 use crate::stack::{Filled, Module, Placeholders, Type};
+use crate::units::Seconds;
 use crate::value::{Map, Path as ValuePath, Reference, Segment, Value};
 
 const PLAN: &str = "tofu plan";
+
+/// How long an apply waits for a lock when the profile does not say.
+const LOCK_TIMEOUT: Seconds = Seconds(30);
 
 /// What surrounds OpenTofu here, as the profile says it.
 pub struct Surroundings {
@@ -53,6 +57,8 @@ pub struct Surroundings {
     pub secrets: Arc<dyn Secrets>,
     /// Plans at once.
     pub at_once: usize,
+    /// How long an apply waits for a lock that somebody else holds.
+    pub lock_timeout: Seconds,
 }
 
 impl Surroundings {
@@ -66,6 +72,7 @@ impl Surroundings {
             identity: None,
             secrets,
             at_once: 1,
+            lock_timeout: LOCK_TIMEOUT,
         }
     }
 }
@@ -131,6 +138,10 @@ impl TofuProcess {
         }
         set.extend(self.around.variables.iter().cloned());
         set
+    }
+
+    fn lock_timeout(&self) -> String {
+        format!("-lock-timeout={}s", self.around.lock_timeout.0)
     }
 
     /// Where providers are kept, for all stacks of the profile.
@@ -304,7 +315,10 @@ impl Stack<'_> {
         if !said.status.success() {
             return Err(self.failed(PLAN, &Complaints::of(&said), revealed));
         }
-        let document = self.show(&file, revealed).await?;
+        let mut document = self.show(&file, revealed).await?;
+        for (_, _, after) in document.changes.iter_mut().flat_map(|change| &mut change.attributes) {
+            *after = filled.veiled(after);
+        }
         let outputs = Value::Map(document.outputs.clone());
         let speculative = filled.is_speculative();
         let mut plan = StackPlan {

@@ -80,7 +80,8 @@ impl Stack<'_> {
         if memories == known {
             return Ok(());
         }
-        self.beside(&memories, &["apply", "-input=false", "-no-color", "-auto-approve", "-lock-timeout=30s"])
+        let lock_timeout = self.tofu.lock_timeout();
+        self.beside(&memories, &["apply", "-input=false", "-no-color", "-auto-approve", &lock_timeout])
             .await?;
         Ok(())
     }
