@@ -163,10 +163,9 @@ struct State {
     values: Option<StateValues>,
 }
 
+/// The outputs in here are those after the plan, whatever the name says; those before it are in the changes.
 #[derive(Deserialize)]
 struct StateValues {
-    #[serde(default)]
-    outputs: BTreeMap<String, StateOutput>,
     #[serde(default)]
     root_module: StateModule,
 }
@@ -294,16 +293,12 @@ impl Document {
         };
         let state = shown.prior_state.and_then(|state| state.values);
         let empty = state.as_ref().is_none_or(|values| values.root_module.is_empty());
-        let before = state.map(|values| values.outputs).unwrap_or_default();
         Ok(Self {
             empty,
             changes: read(&shown.resource_changes)?,
             drift: read(&shown.resource_drift)?,
             outputs: outputs_after(&shown.output_changes, step),
-            before: before
-                .iter()
-                .map(|(name, output)| (SmolStr::new(name), output.read(name, step)))
-                .collect(),
+            before: outputs_before(&shown.output_changes, step),
             output_changes: output_changes(&shown.output_changes),
         })
     }
@@ -345,7 +340,7 @@ impl Mask {
             }
             (Json::Array(items), Json::Bool(true)) => items.iter().for_each(|item| self.add(item, marks)),
             (Json::Object(entries), Json::Bool(true)) => {
-                entries.values().for_each(|item| self.add(item, marks))
+                entries.values().for_each(|item| self.add(item, marks));
             }
             (Json::Array(items), Json::Array(marks)) => {
                 items.iter().zip(marks).for_each(|(item, mark)| self.add(item, mark));
@@ -362,7 +357,7 @@ impl Mask {
     fn apply(&self, value: &mut Value) {
         match value {
             Value::String(text) if self.0.iter().any(|secret| text.contains(secret.as_str())) => {
-                *value = nameless()
+                *value = nameless();
             }
             Value::List(items) => items.iter_mut().for_each(|item| self.apply(item)),
             Value::Map(map) => {
@@ -408,6 +403,18 @@ fn outputs_after(changes: &BTreeMap<String, Change>, step: &str) -> Map {
         (SmolStr::new(name), if secret { secret_output(step, name) } else { value })
     })
     .collect()
+}
+
+/// The outputs in the state; one that is not there yet is no output.
+fn outputs_before(changes: &BTreeMap<String, Change>, step: &str) -> Map {
+    let known = changes.iter().filter(|(_, change)| change.actions != ["create"]);
+    known
+        .map(|(name, change)| {
+            let secret = holds_true(&change.before_sensitive);
+            let value = if secret { secret_output(step, name) } else { value_of(&change.before) };
+            (SmolStr::new(name), value)
+        })
+        .collect()
 }
 
 fn output_changes(changes: &BTreeMap<String, Change>) -> Vec<(String, Value, Value)> {

@@ -278,9 +278,13 @@ impl Drop for Group {
         let until = std::time::Instant::now() + grace;
         while std::time::Instant::now() < until {
             // Reaps the child, so that the group can be seen to be gone.
-            let _ = self.child.try_wait();
+            let ended = !matches!(self.child.try_wait(), Ok(None));
             if test_kill_process_group(pid).is_err() {
                 return;
+            }
+            // What was to end its children itself has ended; what is left of them it has forgotten.
+            if ended && alone {
+                break;
             }
             // Dropping cannot await, and a group has no event that says it is gone.
             std::thread::sleep(Duration::from_millis(10));

@@ -10,6 +10,8 @@ mod nix_flakes;
 mod nix_lib;
 mod project;
 mod proxy;
+mod stack;
+mod stacks;
 mod prune;
 mod upload;
 

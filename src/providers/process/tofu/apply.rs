@@ -33,16 +33,16 @@ impl Stack<'_> {
         Marker { key: key.clone(), sha256: raw.sha256.clone(), basis: plan.basis.clone() }
             .write(&self.place)?;
         self.tofu.raw.take(&key);
-        let work = match raw.work() {
-            Some(_) => None,
-            None => Some(super::place::Work::new(&self.place)?),
-        };
-        let output = work.as_ref().or(raw.work()).map(|work| work.path("apply.jsonl")).unwrap_or_default();
+        let work = super::place::Work::new(&self.place)?;
+        let output = work.path("apply.jsonl");
+        let vars = self.var_file(&work, &revealed)?;
+        let var_file = vars.as_ref().map(|file| format!("-var-file={}", file.path().display()));
         let file = raw.file.display().to_string();
         let parallelism = self.request.parallelism.map(|most| format!("-parallelism={most}"));
         let lock_timeout = self.tofu.lock_timeout();
         let mut args = vec!["apply", "-input=false", "-no-color", "-json", &lock_timeout];
         args.extend(parallelism.as_deref());
+        args.extend(var_file.as_deref());
         args.push(&file);
         let mut complaints = Vec::new();
         let mut rest = String::new();
@@ -61,6 +61,7 @@ impl Stack<'_> {
                 }
             })
             .await?;
+        drop(vars);
         if status.success() {
             let outputs = self.outputs().await?;
             Marker::forget(&self.place);

@@ -94,9 +94,9 @@ fn lock(home: &Path, alone: bool) -> Answer<File> {
     let locked = || {
         let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         if alone {
-            file.lock()?
+            file.lock()?;
         } else {
-            file.lock_shared()?
+            file.lock_shared()?;
         }
         Ok(file)
     };

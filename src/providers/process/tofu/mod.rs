@@ -33,6 +33,7 @@ use crate::providers::error::ProviderError;
 use crate::providers::ports::{
     Answer, Basis, Identity, Purpose, Secrets, StackError, StackPlan, StackRequest, Tofu, TofuRead, Watch,
 };
+use crate::stack::module::is_preset_file;
 use crate::stack::plan::{Document, read_outputs};
 use crate::stack::{Filled, Module, Placeholders, Type};
 use crate::units::Seconds;
@@ -237,7 +238,7 @@ impl Stack<'_> {
     async fn read(&self, operation: &str, args: &[&str]) -> Answer<String> {
         let said = self.run(args).await?;
         if said.status.success() {
-            return Ok(said.stdout);
+            return Ok(program::document(&said.stdout).to_owned());
         }
         let complaint = Complaints(vec![program::Complaint::plain(&said.stderr)]);
         Err(self.failed(operation, &complaint, &Revealed::new()))
@@ -250,9 +251,10 @@ impl Stack<'_> {
     /// What went wrong, with the stack's name and without secrets.
     fn failed(&self, operation: &str, complaints: &Complaints, revealed: &Revealed) -> ProviderError {
         if let Some(held) = Held::read(complaints) {
-            let unlock = format!("force-unlock {}", held.id);
-            let unlock = self.command(&unlock);
-            return held.refusal(operation, &self.request.dir, now(), &unlock);
+            // A file's lock is the operating system's, and nobody can take it away.
+            let is_file = self.module.backend.as_ref().is_none_or(|backend| backend.kind == "local");
+            let unlock = self.command(&format!("force-unlock {}", held.id));
+            return held.refusal(operation, &self.request.dir, now(), (!is_file).then_some(&unlock));
         }
         let message = without(&complaints.text(&self.request.dir), revealed);
         let error = ProviderError::permanent(operation, format!("{}: {message}", self.request.dir));
@@ -334,10 +336,22 @@ impl Stack<'_> {
             speculative,
         };
         self.check_outputs(plan.outputs.as_map())?;
+        self.check_addresses(&plan).await?;
         if plan.acts() && !speculative {
             plan.basis = Some(self.basis().await?);
         }
         Ok((plan, work))
+    }
+
+    /// A file that repeats the variables, where files of the module set some as well: OpenTofu holds those against the plan.
+    fn var_file(&self, work: &Work, revealed: &Revealed) -> Answer<Option<VarFile>> {
+        let has_presets = std::fs::read_dir(&self.place.module).is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_preset_file))
+        });
+        if !has_presets {
+            return Ok(None);
+        }
+        VarFile::write(work.file("apply.tfvars.json")?, &self.request.vars, revealed).map(Some)
     }
 
     /// A raw plan as a document.
@@ -428,6 +442,10 @@ fn hint(message: &str) -> Option<&'static str> {
         (
             "Error asking for state migration action",
             "a state of another backend lies in the module's directory: move it with `tofu init -migrate-state`, or remove it",
+        ),
+        (
+            "Failed to persist state",
+            "OpenTofu left the state in errored.tfstate in the module's directory: `state push errored.tfstate` there, before anything else",
         ),
         ("plan file was created by", "the plan was made by another version: plan again"),
         (

@@ -130,7 +130,7 @@ impl Program {
         let failed = |message: String| ProviderError::permanent(&self.name, message).help(INSTALL);
         let set = calm();
         let said = self.tool(dir, environment, &set).run(&["version", "-json"]).await?;
-        let version = serde_json::from_str::<Version>(&said.stdout)
+        let version = serde_json::from_str::<Version>(document(&said.stdout))
             .map_err(|_| failed(format!("`{} version -json` does not say its version", self.path.display())))?
             .terraform_version;
         let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
@@ -171,6 +171,18 @@ pub(super) fn tokens(environment: &Environment) -> impl Iterator<Item = (String,
         let name = name.to_str().filter(|name| name.starts_with(TOKENS))?;
         Some((name.to_owned(), value.clone()))
     })
+}
+
+/// The JSON document in what it printed. A warning about its own configuration may stand before it.
+pub(super) fn document(stdout: &str) -> &str {
+    let mut start = 0;
+    for line in stdout.split_inclusive('\n') {
+        if line.starts_with(['{', '[']) {
+            return &stdout[start..];
+        }
+        start += line.len();
+    }
+    ""
 }
 
 /// One line of what it says with `-json`.
@@ -314,11 +326,22 @@ impl Held {
         format!("{who} holds it{age}, for {doing} (lock {})", self.id)
     }
 
-    /// The refusal.
-    pub(super) fn refusal(&self, operation: &str, stack: &str, now: i64, unlock: &str) -> ProviderError {
+    /// The refusal. `unlock` is the command that takes the lock away, where there is one.
+    pub(super) fn refusal(
+        &self,
+        operation: &str,
+        stack: &str,
+        now: i64,
+        unlock: Option<&str>,
+    ) -> ProviderError {
         let message = format!("the state of {stack} is locked: {}", self.describe(now));
-        ProviderError::new(ErrorKind::Locked, operation, message)
-            .help(format!("wait until it is done; when its holder is gone for certain: {unlock}"))
+        let error = ProviderError::new(ErrorKind::Locked, operation, message);
+        match unlock {
+            Some(unlock) => {
+                error.help(format!("wait until it is done; when its holder is gone for certain: {unlock}"))
+            }
+            None => error.help("wait until it is done; the lock of a state in a file goes with its process"),
+        }
     }
 }
 
@@ -331,12 +354,18 @@ mod tests {
         let line = r#"{"@level":"error","@message":"Error: Error acquiring the state lock","diagnostic":{"severity":"error","summary":"Error acquiring the state lock","detail":"Error message: resource temporarily unavailable\nLock Info:\n  ID:        701e77e1-0f62\n  Path:      terraform.tfstate\n  Operation: OperationTypeApply\n  Who:       root@vm\n  Version:   1.12.6\n  Created:   2026-11-25 20:05:42.60373252 +0000 UTC\n  Info:      \n"},"type":"diagnostic"}"#;
         let complaints = Complaints(vec![Event::read(line).and_then(Event::error).expect("an error")]);
         let held = Held::read(&complaints).expect("a lock");
-        let told = held.refusal("tofu apply", "tofu/x", 1_795_637_262, "tofu force-unlock X");
+        let told = held.refusal("tofu apply", "tofu/x", 1_795_637_262, Some("tofu force-unlock X"));
         assert_eq!(
             told.message,
             "the state of tofu/x is locked: root@vm holds it for 2m, for apply (lock 701e77e1-0f62)"
         );
         assert_eq!(told.kind, ErrorKind::Locked);
+    }
+
+    #[test]
+    fn a_warning_before_a_document_is_none_of_it() {
+        assert_eq!(document("\nWarning: Unable to open\n\n{\n \"a\": 1\n}\n"), "{\n \"a\": 1\n}\n");
+        assert_eq!(document("\n"), "");
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub(super) struct Raw {
     pub(super) sha256: String,
     /// Whether it may lie beside a saved plan.
     may_be_kept: bool,
-    /// What it lies in, when that is ours.
-    work: Option<Arc<Work>>,
+    /// What it lies in, when that is ours; it goes with the last who needs it.
+    _work: Option<Arc<Work>>,
 }
 
 impl Raw {
@@ -38,17 +38,12 @@ impl Raw {
         // A file that cannot be read has no digest, and will not be found again.
         let sha256 = fs::read(&file).map(|bytes| sha256_hex(&bytes)).unwrap_or_default();
         let may_be_kept = plan.acts() && !plan.speculative && !has_secrets;
-        Self { plan: plan.clone(), file, sha256, may_be_kept, work: Some(Arc::new(work)) }
+        Self { plan: plan.clone(), file, sha256, may_be_kept, _work: Some(Arc::new(work)) }
     }
 
     /// Whether the file is still the one that was shown.
     pub(super) fn is_whole(&self) -> bool {
         fs::read(&self.file).is_ok_and(|bytes| sha256_hex(&bytes) == self.sha256)
-    }
-
-    /// What it lies in, to put more beside it.
-    pub(super) fn work(&self) -> Option<&Work> {
-        self.work.as_deref()
     }
 }
 
@@ -121,7 +116,7 @@ impl RawPlans {
         };
         for Entry { key, sha256, plan } in entries {
             let file = dir.join(format!("{sha256}.tfplan"));
-            let raw = Raw { plan, file, sha256, may_be_kept: true, work: None };
+            let raw = Raw { plan, file, sha256, may_be_kept: true, _work: None };
             if raw.is_whole() {
                 self.put(key, raw);
             } else {

@@ -17,7 +17,7 @@ use super::state::State;
 use super::variables::{Revealed, backend_file};
 use super::{Said, Stack};
 use crate::providers::error::ProviderError;
-use crate::providers::ports::Answer;
+use crate::providers::ports::{Answer, StackPlan};
 use crate::value::Value;
 
 const REPLACE: &str = "tofu apply (triggers)";
@@ -59,6 +59,26 @@ impl Stack<'_> {
             .iter()
             .filter(|(address, trigger)| is_due(trigger, known.get(*address), ids.get(*address)));
         Ok(due.map(|(address, _)| address.clone()).collect())
+    }
+
+    /// An address that means nothing would never be replaced, and nobody would notice.
+    pub(super) async fn check_addresses(&self, plan: &StackPlan) -> Answer<()> {
+        if self.request.replace.is_empty() || self.request.destroy {
+            return Ok(());
+        }
+        let ids = self.state().await?.ids();
+        let changing = |address: &str| plan.changes.iter().any(|change| change.address == address);
+        let unknown =
+            self.request.replace.keys().find(|address| !ids.contains_key(*address) && !changing(address));
+        let Some(address) = unknown else { return Ok(()) };
+        let near = crate::diagnostic::nearest(address, ids.keys().map(String::as_str));
+        let message =
+            format!("{}: `replace` names `{address}`, and there is no such resource", self.request.dir);
+        Err(ProviderError::permanent("tofu plan", message).help(match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if ids.is_empty() => "the stack has no resources yet".to_owned(),
+            None => format!("there is: {}", ids.keys().cloned().collect::<Vec<_>>().join(", ")),
+        }))
     }
 
     /// Writes the triggers down, before anything is replaced for them.

@@ -1,0 +1,279 @@
+//! `tofu_apply` with real OpenTofu: what is planned is what is applied, and nothing else.
+
+use super::stacks::{DRY, RUN, Stacks};
+
+const LOCAL: [&str; 5] = ["run", "plans/local.rhai", "--profile", "local", "--yes"];
+const LOCAL_DRY: [&str; 6] = ["run", "plans/local.rhai", "--profile", "local", "--dry-run", "--detailed-exitcode"];
+
+fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    args.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn a_removed_host_is_one_destroy_that_has_to_be_allowed() {
+    let stacks = Stacks::new();
+    insta::assert_snapshot!("local-first", stacks.block(&LOCAL_DRY));
+    stacks.expect(0, &LOCAL);
+    insta::assert_snapshot!("local-second", stacks.block(&LOCAL_DRY));
+    let one = with(&LOCAL, &["--param", "count=1"]);
+    insta::assert_snapshot!("local-removed-host", stacks.block(&one));
+    let refused = stacks.output(&one);
+    let line = String::from_utf8(refused.stderr).unwrap();
+    let line = line.lines().find(|line| line.contains("allow(#{")).unwrap().trim().to_owned();
+    let plan = stacks.project.read("plans/local.rhai").replace("let count", &format!("{line}\nlet count"));
+    stacks.project.write("plans/local.rhai", &plan);
+    stacks.expect(0, &one);
+    assert_eq!(stacks.ids("tofu/local").keys().collect::<Vec<_>>(), ["host.CLAWDINATOR-1"]);
+}
+
+/// "Deploy one host" replaced the fleet, because all hosts shared one AMI.
+#[test]
+fn finding_1_moving_one_pin_touches_that_host_alone() {
+    let stacks = Stacks::new();
+    let three = with(&LOCAL, &["--param", "count=3"]);
+    stacks.expect(0, &three);
+    let before = stacks.ids("tofu/local");
+    let fleet = stacks.project.read("fleet.toml");
+    stacks.project.write("fleet.toml", &format!("{fleet}\n[hosts.CLAWDINATOR-3]\nami = \"ami-00000000000000009\"\n"));
+    let allow = "allow(#{ replace: [`tofu_apply.fleet/terraform_data.host[\"CLAWDINATOR-3\"]`], max_replace: 1 });\n";
+    let plan = stacks.project.read("plans/local.rhai").replace("let count", &format!("{allow}let count"));
+    stacks.project.write("plans/local.rhai", &plan);
+    insta::assert_snapshot!("finding-1", stacks.block(&with(&LOCAL_DRY, &["--param", "count=3"])));
+    stacks.expect(0, &three);
+    let after = stacks.ids("tofu/local");
+    for host in ["host.CLAWDINATOR-1", "host.CLAWDINATOR-2"] {
+        assert_eq!(before[host], after[host], "{host} is the same");
+    }
+    assert_ne!(before["host.CLAWDINATOR-3"], after["host.CLAWDINATOR-3"], "the moved host is another");
+}
+
+const HOSTS: &str = r#"
+variable "hosts" {
+  type = set(string)
+}
+resource "terraform_data" "host" {
+  for_each = var.hosts
+  input    = each.key
+}
+output "ids" {
+  value = { for name, host in terraform_data.host : name => host.id }
+}
+"#;
+
+/// "Deploy all" replaced nothing, without a word, when nothing had changed.
+#[test]
+fn finding_2_replacing_all_says_so_does_so_and_does_it_once() {
+    let stacks = Stacks::with(
+        HOSTS,
+        r#"
+let trigger = param("trigger", #{ type: "string", default: "" });
+let replace = #{};
+if trigger != "" {
+    for host in ["a", "b"] { replace[`terraform_data.host["${host}"]`] = trigger; }
+}
+allow(#{ replace: ["tofu_apply.m/*"] });
+tofu_apply("m", #{ dir: "tofu/m", vars: #{ hosts: ["a", "b"] }, replace: replace });
+"#,
+    );
+    stacks.apply();
+    stacks.says_no_changes();
+    let first = stacks.ids("tofu/m");
+    insta::assert_snapshot!("finding-2", stacks.block(&with(&RUN, &["--param", "trigger=november"])));
+    let second = stacks.ids("tofu/m");
+    assert!(first.iter().all(|(host, id)| second[host] != *id), "all were replaced: {first:?} {second:?}");
+    // The same trigger again is no change, also where nothing is left of what clawd keeps for itself.
+    std::fs::remove_dir_all(stacks.path().join(".clawd")).unwrap();
+    let again = stacks.expect(0, &with(&DRY, &["--param", "trigger=november"]));
+    assert!(again.contains("No changes."), "{again}");
+    // Another one is.
+    assert!(stacks.expect(2, &with(&DRY, &["--param", "trigger=december"])).contains("2 to replace"));
+}
+
+/// A variable in a CI job's environment switched a resource off, and the apply was approved by a flag.
+#[test]
+fn finding_3_the_environment_changes_no_plan() {
+    let stacks = Stacks::with(
+        r#"
+variable "control" {
+  type    = bool
+  default = true
+}
+resource "terraform_data" "control" {
+  count = var.control ? 1 : 0
+}
+"#,
+        "tofu_apply(\"m\", #{ dir: \"tofu/m\" });",
+    );
+    stacks.apply();
+    let output = stacks
+        .command(&DRY)
+        .env("TF_VAR_control", "false")
+        .env("TF_CLI_ARGS", "-destroy")
+        .env("TF_CLI_ARGS_plan", "-var=control=false")
+        .env("TF_WORKSPACE", "other")
+        .env("TF_DATA_DIR", "/nowhere")
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("No changes."), "{output:?}");
+    // Said in the plan it is shown, and has to be allowed.
+    stacks.plan("tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ control: false } });");
+    insta::assert_snapshot!("finding-3", stacks.block(&RUN));
+    assert_eq!(stacks.ids("tofu/m").len(), 1);
+}
+
+/// State was on the root disk and went with the host.
+#[test]
+fn finding_7_a_host_that_is_replaced_keeps_its_data() {
+    let module: String = std::fs::read_dir(crate::support::repository().join("tofu/fleet"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "tf"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let body = hcl_edit::parser::parse_body(&module).unwrap();
+    let instances: Vec<_> = body
+        .get_blocks("resource")
+        .filter(|block| block.labels.first().is_some_and(|label| label.as_str() == "aws_instance"))
+        .collect();
+    assert_eq!(instances.len(), 1, "the fleet's module has its hosts in one place");
+    // What claims a volume as the instance's own would take it along.
+    for forbidden in ["volume_tags"] {
+        assert!(!instances[0].body.has_attribute(forbidden), "{forbidden}");
+    }
+    for forbidden in ["ebs_block_device", "ephemeral_block_device"] {
+        assert!(!instances[0].body.has_blocks(forbidden), "{forbidden}");
+    }
+    assert_eq!(body.get_blocks("resource").filter(|block| block.labels[0].as_str().starts_with("aws_ebs")).count(), 0);
+    // In the rehearsal: another instance, the same volume.
+    let project = crate::support::Project::with_plans();
+    project.expect(0, &["run", "plans/spawn.rhai", "--yes"]);
+    let volumes = |project: &crate::support::Project| -> Vec<String> {
+        project.world().into_iter().filter(|(kind, _)| kind == "volume").map(|(_, id)| id).collect()
+    };
+    let before = volumes(&project);
+    project.expect(0, &["run", "plans/roll.rhai", "--yes"]);
+    assert_eq!(volumes(&project), before);
+}
+
+const CHANGES: &str = r#"
+variable "size" {
+  type = number
+}
+variable "image" {
+  type = string
+}
+variable "extra" {
+  type    = bool
+  default = false
+}
+resource "terraform_data" "disk" {
+  input = { size = var.size, fixed = "x" }
+}
+resource "terraform_data" "host" {
+  triggers_replace = [var.image]
+}
+resource "terraform_data" "extra" {
+  count = var.extra ? 1 : 0
+}
+output "size" {
+  value = var.size
+}
+output "host" {
+  value = terraform_data.host.id
+}
+"#;
+
+#[test]
+fn create_update_replace_and_destroy_are_told_apart() {
+    let stacks = Stacks::with(
+        CHANGES,
+        r#"
+let size = param("size", #{ type: "int", default: 1 });
+let image = param("image", #{ type: "string", default: "a" });
+let extra = param("extra", #{ type: "bool", default: true });
+allow(#{ replace: ["tofu_apply.m/*"], destroy: ["tofu_apply.m/*"] });
+let stack = tofu_apply("m", #{ dir: "tofu/m", vars: #{ size: size, image: image, extra: extra } });
+output("size", stack.outputs.size);
+"#,
+    );
+    stacks.apply();
+    let changed = ["--param", "size=2", "--param", "image=b", "--param", "extra=false"];
+    insta::assert_snapshot!("changes-all", stacks.block(&with(&DRY, &changed)));
+    let json = stacks.expect(0, &with(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"], &changed));
+    let again = stacks.expect(0, &with(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"], &changed));
+    assert_eq!(json, again, "the same plan is the same bytes");
+    stacks.expect(0, &with(&RUN, &changed));
+    assert!(stacks.expect(0, &with(&DRY, &changed)).contains("No changes."));
+    // Only an output changes: it is told, and applied.
+    stacks.module(&CHANGES.replace("value = var.size", "value = var.size + 1"));
+    insta::assert_snapshot!("changes-output-only", stacks.block(&with(&DRY, &changed)));
+    stacks.expect(0, &with(&RUN, &changed));
+    assert!(stacks.expect(0, &with(&DRY, &changed)).contains("No changes."));
+    // All of it goes.
+    stacks.plan(
+        "allow(#{ destroy: [\"tofu_apply.m/*\"], max_destroy: 2 });\ntofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ size: 2, image: \"b\" }, destroy: true });",
+    );
+    insta::assert_snapshot!("changes-destroy", stacks.block(&RUN));
+    stacks.says_no_changes();
+}
+
+#[test]
+fn a_workspace_has_a_state_of_its_own() {
+    let stacks = Stacks::with(
+        HOSTS,
+        r#"
+for place in ["here", "there"] {
+    tofu_apply(place, #{ dir: "tofu/m", workspace: place, vars: #{ hosts: [place] } });
+}
+"#,
+    );
+    stacks.apply();
+    stacks.says_no_changes();
+    for place in ["here", "there"] {
+        let state = stacks.project.read(&format!("tofu/m/terraform.tfstate.d/{place}/terraform.tfstate"));
+        assert!(state.contains(&format!("\"index_key\": \"{place}\"")), "{state}");
+    }
+}
+
+#[test]
+fn what_changed_outside_is_shown_apart() {
+    let stacks = Stacks::with(
+        r#"
+terraform {
+  required_providers {
+    test = {
+      source = "clawd/test"
+    }
+  }
+}
+variable "dir" {
+  type = string
+}
+resource "test_file" "kept" {
+  path    = "${var.dir}/kept"
+  content = "as it should be"
+}
+resource "test_file" "gone" {
+  path    = "${var.dir}/gone"
+  content = "here"
+}
+"#,
+        "tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ dir: param(\"dir\", #{ type: \"string\" }) } });",
+    );
+    let dir = format!("dir={}", stacks.path().display());
+    let args = |args: &[&'static str]| -> Vec<String> {
+        args.iter().map(ToString::to_string).chain(["--param".to_owned(), dir.clone()]).collect()
+    };
+    let run = args(&RUN);
+    let run: Vec<&str> = run.iter().map(String::as_str).collect();
+    let dry = args(&DRY);
+    let dry: Vec<&str> = dry.iter().map(String::as_str).collect();
+    stacks.expect(0, &run);
+    assert!(stacks.expect(0, &dry).contains("No changes."));
+    stacks.project.write("kept", "changed by hand");
+    std::fs::remove_file(stacks.path().join("gone")).unwrap();
+    insta::assert_snapshot!("drift", stacks.block(&dry).replace(&*stacks.path().to_string_lossy(), "[project]"));
+    stacks.expect(0, &run);
+    assert_eq!(stacks.project.read("kept"), "as it should be");
+    assert!(stacks.expect(0, &dry).contains("No changes."));
+}
