@@ -131,9 +131,19 @@ fn request(
     })
 }
 
+/// A resource change, with what it does to what is there.
 fn nested(change: &ResourceChange) -> Nested {
+    let effect = if change.action == "destroy" { Effect::Destroy } else { Effect::Write };
+    shown(change, effect)
+}
+
+/// Something that happened already: it takes nothing away any more.
+fn drifted(change: &ResourceChange) -> Nested {
+    shown(change, Effect::Read)
+}
+
+fn shown(change: &ResourceChange, effect: Effect) -> Nested {
     let action = Action::from_word(&change.action).unwrap_or(Action::Unknown);
-    let effect = if action == Action::Destroy { Effect::Destroy } else { Effect::Write };
     let changes = change
         .attributes
         .iter()
@@ -229,7 +239,7 @@ output("instances", stack.outputs.instance_ids);"#;
         let planned = Value::map([("outputs", plan.outputs.clone())]);
         let mut decision = Decision::new(action, reason_of(plan, action, destroy), planned);
         decision.nested = plan.changes.iter().map(nested).collect();
-        decision.drift = plan.drift.iter().map(nested).collect();
+        decision.drift = plan.drift.iter().map(drifted).collect();
         decision.basis = basis_of(plan);
         decision.speculative = plan.speculative;
         if plan.changes.is_empty() {

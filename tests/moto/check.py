@@ -362,6 +362,29 @@ def check_multipart(aws: Aws) -> None:
     refused("404", aws.s3.head_object, Bucket="disks", Key="k")
 
 
+def check_buckets(aws: Aws) -> None:
+    """A bucket of another account is refused to whoever names the owner that it should have."""
+    place = {"CreateBucketConfiguration": {"LocationConstraint": "eu-central-1"}}
+    aws.s3.create_bucket(Bucket="own-bucket", **place)
+
+    def as_stranger(request: Any, **_: Any) -> None:
+        request.headers["x-moto-account-id"] = "210987654321"
+
+    aws.s3.meta.events.register("before-send.s3.CreateBucket", as_stranger)
+    aws.s3.create_bucket(Bucket="strange-bucket", **place)
+    aws.s3.meta.events.unregister("before-send.s3.CreateBucket", as_stranger)
+    owner = {"ExpectedBucketOwner": "123456789012"}
+    assert "Status" not in aws.s3.get_bucket_versioning(Bucket="own-bucket", **owner)
+    enabled = {"VersioningConfiguration": {"Status": "Enabled"}}
+    aws.s3.put_bucket_versioning(Bucket="own-bucket", **enabled, **owner)
+    assert aws.s3.get_bucket_versioning(Bucket="own-bucket", **owner)["Status"] == "Enabled"
+    aws.s3.head_bucket(Bucket="strange-bucket")
+    refused("403", aws.s3.head_bucket, Bucket="strange-bucket", **owner)
+    refused("AccessDenied", aws.s3.put_bucket_versioning, Bucket="strange-bucket", **enabled, **owner)
+    refused("BucketAlreadyExists", aws.s3.create_bucket, Bucket="strange-bucket", **place)
+    refused("404", aws.s3.head_bucket, Bucket="no-bucket", **owner)
+
+
 def check_launch_templates(aws: Aws) -> None:
     for number in range(20):
         data = {"ImageId": f"ami-{number:017x}"}
@@ -479,6 +502,7 @@ def main() -> None:
     check_removal(aws, image, snapshot)
     check_encryption(aws)
     check_multipart(aws)
+    check_buckets(aws)
     check_launch_templates(aws)
     check_missing_calls(aws, snapshot)
     check_one_winner(aws)

@@ -37,6 +37,7 @@ from werkzeug.serving import make_server
 import images
 import import_tasks
 import launch_templates
+import s3_buckets
 import s3_uploads
 import snapshots
 import volumes
@@ -149,7 +150,7 @@ def be_silent() -> None:
 
 def main() -> None:
     threading.Thread(target=exit_at_end_of_stdin, daemon=True).start()
-    for module in (import_tasks, snapshots, images, volumes, launch_templates, s3_uploads):
+    for module in (import_tasks, snapshots, images, volumes, launch_templates, s3_buckets, s3_uploads):
         module.install()
     list_modules_once()
     app = DomainDispatcherApplication(create_backend_app)

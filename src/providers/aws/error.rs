@@ -95,6 +95,12 @@ fn action(operation: &str) -> String {
         ("s3", "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload") => "PutObject",
         ("s3", "ListMultipartUploads") => "ListBucketMultipartUploads",
         ("s3", "ListParts") => "ListMultipartUploadParts",
+        ("s3", "GetBucketEncryption") => "GetEncryptionConfiguration",
+        ("s3", "PutBucketEncryption") => "PutEncryptionConfiguration",
+        ("s3", "GetBucketLifecycleConfiguration") => "GetLifecycleConfiguration",
+        ("s3", "PutBucketLifecycleConfiguration") => "PutLifecycleConfiguration",
+        ("s3", "GetPublicAccessBlock") => "GetBucketPublicAccessBlock",
+        ("s3", "PutPublicAccessBlock") => "PutBucketPublicAccessBlock",
         (_, call) => call,
     };
     format!("{service}:{call}")
@@ -225,5 +231,8 @@ mod tests {
         assert_eq!(action("ec2 RegisterImage"), "ec2:RegisterImage");
         assert_eq!(action("s3 UploadPart"), "s3:PutObject");
         assert_eq!(action("s3 HeadBucket"), "s3:ListBucket");
+        assert_eq!(action("s3 PutBucketEncryption"), "s3:PutEncryptionConfiguration");
+        assert_eq!(action("s3 GetPublicAccessBlock"), "s3:GetBucketPublicAccessBlock");
+        assert_eq!(action("s3 PutBucketPolicy"), "s3:PutBucketPolicy");
     }
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)] // this is where it is done
 
 mod blocks;
+mod bootstrap;
 mod convert;
 mod ec2;
 mod error;
@@ -30,6 +31,8 @@ use tokio::sync::OnceCell;
 
 use super::error::ProviderError;
 use super::ports::{Answer, Ec2, Identity, Upload};
+
+pub use bootstrap::{Bootstrap, BucketChange, BucketPlan};
 
 /// A connection that does not come about in this time is tried anew.
 const CONNECT: Duration = Duration::from_secs(5);

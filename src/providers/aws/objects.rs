@@ -54,7 +54,7 @@ fn read_part(file: &File, path: &str, offset: u64, length: usize) -> Answer<(Vec
 }
 
 impl Objects<'_> {
-    async fn client(&self) -> Answer<Client> {
+    pub(super) async fn client(&self) -> Answer<Client> {
         let config = self.session.config().await?;
         // A test server has no host name per bucket.
         let path_style = self.session.settings().endpoint.is_some();

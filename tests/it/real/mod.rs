@@ -11,6 +11,8 @@ mod nix_lib;
 mod project;
 mod proxy;
 mod stack;
+mod stack_conform;
+mod stack_failures;
 mod stacks;
 mod prune;
 mod upload;

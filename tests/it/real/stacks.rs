@@ -154,7 +154,8 @@ pub(crate) fn stable(text: &str) -> String {
         (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "[uuid]"),
         (r"serial [0-9]+ \([0-9a-f]{8}\)", "serial [n] ([state])"),
         (r"TF_DATA_DIR=\S+", "TF_DATA_DIR=[data]"),
-        (r"after [0-9]+s", "after [n]s"),
+        // What is done at once is told in any order.
+        (r"(?m)^tofu_apply\.\S+: \S+: (Creat|Destr|Modif|Still|Provision|\().*\n", ""),
         (r"/\S*/\.clawd/", "[project]/.clawd/"),
     ];
     rules.into_iter().fold(text.to_owned(), |text, (pattern, with)| {
