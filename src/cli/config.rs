@@ -23,10 +23,19 @@ const PARALLELISM: usize = 32;
 /// The account and region of a profile without a cloud.
 const NOWHERE: &str = "local";
 
-/// The bucket that holds the states of a profile's stacks, when it names none.
-#[cfg_attr(not(feature = "aws"), allow(dead_code))] // only profiles of an account have one
-pub(super) fn default_state_bucket(account: &str, region: &str) -> String {
+/// The bucket that holds the states of a profile's stacks, when it names none. Fleets of one account and region share it.
+fn default_state_bucket(account: &str, region: &str) -> String {
     format!("clawd-state-{account}-{region}")
+}
+
+/// Whether S3 takes the name, and takes it over TLS, where a name with dots matches no certificate.
+fn is_bucket_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    // Names that S3 keeps for itself.
+    let kept = ["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|start| name.starts_with(start))
+        || ["-s3alias", "--ol-s3", "--x-s3", "--table-s3"].iter().any(|end| name.ends_with(end));
+    let edges = !name.starts_with('-') && !name.ends_with('-');
+    (3..=63).contains(&name.len()) && name.bytes().all(inner) && edges && !kept
 }
 
 /// The account of a simulated world, in the form of one that cannot exist.
@@ -66,6 +75,7 @@ struct ProfileConfig {
     snapshot_puts_per_second: Option<NonZeroU32>,
     answer_timeout: Option<String>,
     lock_timeout: Option<String>,
+    state_bucket: Option<String>,
 }
 
 /// Where credentials come from, when not from the standard chain.
@@ -150,6 +160,8 @@ pub(super) struct Aws {
     pub(super) puts_per_second: Option<NonZeroU32>,
     /// How long a server may say nothing, when not as long as by default.
     pub(super) answer_timeout: Option<Seconds>,
+    /// The bucket of the states of stacks.
+    pub(super) state_bucket: String,
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {
@@ -222,6 +234,7 @@ impl ProfileConfig {
             snapshot_puts_per_second: None,
             answer_timeout: None,
             lock_timeout: None,
+            state_bucket: None,
         }
     }
 
@@ -296,6 +309,7 @@ impl ProfileConfig {
             ("credentials", self.credentials.is_some()),
             ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
             ("answer_timeout", self.answer_timeout.is_some()),
+            ("state_bucket", self.state_bucket.is_some()),
             ("faults", self.faults.is_some()),
             ("time_scale", self.time_scale.is_some()),
         ] {
@@ -316,6 +330,7 @@ impl ProfileConfig {
             ("credentials", self.credentials.is_some()),
             ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
             ("answer_timeout", self.answer_timeout.is_some()),
+            ("state_bucket", self.state_bucket.is_some()),
             ("lock_timeout", self.lock_timeout.is_some()),
         ] {
             if given {
@@ -386,7 +401,20 @@ impl ProfileConfig {
             test_credentials: self.credentials == Some(Credentials::Test),
             puts_per_second: self.snapshot_puts_per_second,
             answer_timeout,
+            state_bucket: self.state_bucket(account, region)?,
         })
+    }
+
+    /// The bucket of the states of stacks, as it is named or by default.
+    fn state_bucket(&self, account: &str, region: &str) -> Result<String, Wrong> {
+        match &self.state_bucket {
+            None => Ok(default_state_bucket(account, region)),
+            Some(name) if is_bucket_name(name) => Ok(name.clone()),
+            Some(name) => Err(Wrong::new(
+                format!("`state_bucket` is `{}`, S3 takes no such name", name.escape_debug()),
+                "3 to 63 lower-case letters, digits and hyphens, with a letter or digit at both ends",
+            )),
+        }
     }
 
     /// Two machines that apply at once must not believe in a lock of one of them by accident.
@@ -419,5 +447,24 @@ impl Wrong {
 
     fn into_diagnostic(self, place: &impl Fn(String) -> Diagnostic) -> Diagnostic {
         place(self.message).help(self.help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_buckets_are_those_that_s3_takes() {
+        let longest = "b".repeat(63);
+        for name in ["abc", "0-9", &default_state_bucket("123456789012", "ap-southeast-2"), &longest] {
+            assert!(is_bucket_name(name), "{name}");
+        }
+        let longer = "b".repeat(64);
+        for name in
+            ["", "ab", &longer, "-abc", "abc-", "a.b.c", "Abc", "a_b", "xn--abc", "sthree-abc", "abc-s3alias"]
+        {
+            assert!(!is_bucket_name(name), "{name}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::exec::lock::{Holder, Lock};
 use crate::exec::{Applied, ApplyError, Interrupt, Options, apply};
 use crate::plan::budget::Cost;
 use crate::plan::render::leaf;
-use crate::plan::{Decided, Plan, file};
+use crate::plan::{Decided, Plan, Target, file};
 use crate::providers::Providers;
 use crate::script::Sources;
 
@@ -67,23 +67,24 @@ fn new_run_id() -> String {
     format!("{}-{:04x}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"), fastrand::u16(..))
 }
 
-/// Gets a person's approval, or says why there is none.
+/// Gets a person's approval of a plan, or says why there is none.
 pub(super) fn approve(plan: &Plan<Decided>, args: &ApplyArgs, terminal: &Terminal) -> Result<(), Diagnostic> {
-    if args.yes {
+    let Target { fleet, profile, .. } = &plan.header.target;
+    let question = format!("\nApply this plan to fleet {fleet} of profile {profile}?");
+    let help = "review the plan and pass --yes, or save it with `clawd plan -o FILE` and apply that file";
+    ask(args.yes, &question, help, terminal)
+}
+
+/// Asks a person, unless there is a yes already. `help` is the next move where nobody can be asked.
+pub(super) fn ask(yes: bool, question: &str, help: &str, terminal: &Terminal) -> Result<(), Diagnostic> {
+    if yes {
         return Ok(());
     }
     if !terminal.asks {
-        return Err(Diagnostic::error(
-            Code::PlanNotApproved,
-            "the plan was not approved: there is no terminal to ask on",
-        )
-        .help("review the plan and pass --yes, or save it with `clawd plan -o FILE` and apply that file"));
+        let message = "the plan was not approved: there is no terminal to ask on";
+        return Err(Diagnostic::error(Code::PlanNotApproved, message).help(help));
     }
-    let question = format!(
-        "\nApply this plan to fleet {} of profile {}?",
-        plan.header.target.fleet, plan.header.target.profile
-    );
-    if terminal.confirms(&question) {
+    if terminal.confirms(question) {
         Ok(())
     } else {
         Err(Diagnostic::error(Code::PlanNotApproved, "the plan was not approved; nothing was done"))

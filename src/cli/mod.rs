@@ -4,6 +4,9 @@
 #![allow(clippy::disallowed_methods)] // this is where it is done
 
 mod apply;
+mod bootstrap;
+#[cfg(feature = "aws")]
+mod bucket;
 mod check;
 mod config;
 mod docs;
@@ -60,6 +63,7 @@ enum Command {
     Runs(runs::Args),
     Show(show::Args),
     Sim(sim::Args),
+    Bootstrap(bootstrap::Args),
     Completions(man::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -87,6 +91,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Runs(args) => runs::run(&args, &terminal),
         Command::Show(args) => show::run(&args, &terminal),
         Command::Sim(args) => sim::run(&args, &terminal),
+        Command::Bootstrap(args) => bootstrap::run(&args, &terminal),
         Command::Completions(args) => man::completions(&args, &terminal),
         Command::Man(args) => man::man(&args, &terminal),
     };

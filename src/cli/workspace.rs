@@ -84,10 +84,10 @@ const STACKS_PER_CORE: usize = 2;
 
 /// The settings of a state in the profile's bucket.
 #[cfg(feature = "aws")]
-fn s3_backend(target: &crate::plan::Target, is_test_server: bool) -> BTreeMap<String, String> {
+fn s3_backend(bucket: &str, region: &str, is_test_server: bool) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::from([
-        ("bucket".to_owned(), config::default_state_bucket(&target.account, &target.region)),
-        ("region".to_owned(), target.region.clone()),
+        ("bucket".to_owned(), bucket.to_owned()),
+        ("region".to_owned(), region.to_owned()),
         ("use_lockfile".to_owned(), "true".to_owned()),
         ("encrypt".to_owned(), "true".to_owned()),
     ]);
@@ -204,8 +204,13 @@ impl Workspace {
     /// Where the programs of this machine work. What they find out is kept under `.clawd/`, also while planning.
     fn workplace(&self) -> Result<Workplace, Diagnostic> {
         self.ensure_state()?;
-        let cache = self.state().join("cache");
-        Ok(Workplace { root: self.root.clone(), cache, environment: std::env::vars_os().collect() })
+        let environment = std::env::vars_os().collect();
+        Ok(Workplace { root: self.root.clone(), cache: self.cache(), environment })
+    }
+
+    /// The directory of what can be computed again.
+    fn cache(&self) -> PathBuf {
+        self.state().join("cache")
     }
 
     /// OpenTofu as the profile surrounds it.
@@ -236,10 +241,9 @@ impl Workspace {
         unreachable!("a profile with these adapters is refused when it is read")
     }
 
-    /// AWS, and the programs of this machine.
+    /// Where and as whom AWS is called.
     #[cfg(feature = "aws")]
-    fn real_providers(&self, settings: &Aws) -> Result<Providers, Diagnostic> {
-        let place = self.workplace()?;
+    pub(super) fn aws_settings(&self, settings: &Aws) -> Result<aws::Settings, Diagnostic> {
         let endpoint =
             std::env::var("AWS_ENDPOINT_URL").ok().filter(|it| !it.is_empty()).or(settings.endpoint.clone());
         if settings.test_credentials && !endpoint.as_deref().is_some_and(is_loopback) {
@@ -252,18 +256,7 @@ impl Workspace {
                 .help("test credentials are for a server on this machine, like http://127.0.0.1:5000"));
         }
         let target = &self.profile.target;
-        let mut around = Surroundings::new(process::secrets(place.clone()));
-        around.variables.push(("AWS_REGION".to_owned(), target.region.clone().into()));
-        if let Some(endpoint) = &endpoint {
-            around.variables.push(("AWS_ENDPOINT_URL".to_owned(), endpoint.into()));
-        }
-        if settings.test_credentials {
-            for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-                around.variables.push((name.to_owned(), "test".into()));
-            }
-        }
-        around.backend = s3_backend(target, endpoint.is_some());
-        let (ec2, upload, identity) = aws::adapters(aws::Settings {
+        Ok(aws::Settings {
             profile: target.profile.clone(),
             account: target.account.clone(),
             region: target.region.clone(),
@@ -271,8 +264,27 @@ impl Workspace {
             test_credentials: settings.test_credentials,
             puts_per_second: settings.puts_per_second.unwrap_or(aws::PUTS_PER_SECOND),
             answer_timeout: settings.answer_timeout.map_or(aws::ANSWER_TIMEOUT, Seconds::duration),
-            cache: place.cache.clone(),
-        });
+            cache: self.cache(),
+        })
+    }
+
+    /// AWS, and the programs of this machine.
+    #[cfg(feature = "aws")]
+    fn real_providers(&self, settings: &Aws) -> Result<Providers, Diagnostic> {
+        let place = self.workplace()?;
+        let called = self.aws_settings(settings)?;
+        let mut around = Surroundings::new(process::secrets(place.clone()));
+        around.variables.push(("AWS_REGION".to_owned(), called.region.clone().into()));
+        if let Some(endpoint) = &called.endpoint {
+            around.variables.push(("AWS_ENDPOINT_URL".to_owned(), endpoint.into()));
+        }
+        if settings.test_credentials {
+            for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+                around.variables.push((name.to_owned(), "test".into()));
+            }
+        }
+        around.backend = s3_backend(&settings.state_bucket, &called.region, called.endpoint.is_some());
+        let (ec2, upload, identity) = aws::adapters(called);
         around.identity = Some(identity);
         Ok(Providers {
             tofu: self.tofu(&place, around),

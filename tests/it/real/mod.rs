@@ -2,6 +2,7 @@
 //!
 //! A part that is missing fails the test that needs it, by name, with how to get it. Nothing is skipped.
 
+// mod bootstrap;
 mod contract;
 mod faults;
 mod image;
@@ -11,8 +12,12 @@ mod nix_lib;
 mod project;
 mod proxy;
 mod stack;
+mod stack_bad_input;
 mod stack_conform;
 mod stack_failures;
+mod stack_s3;
+mod stack_secrets;
+
 mod stacks;
 mod prune;
 mod upload;

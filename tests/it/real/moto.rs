@@ -53,15 +53,23 @@ impl Moto {
     }
 }
 
+/// The account of all credentials.
+const ACCOUNT: &str = "123456789012";
+
 /// One request without the SDK: what tests set up or look at behind clawd's back. Moto takes any signature.
 fn request(region: &str, service: &str, head: &str, body: &str) -> String {
+    request_of(ACCOUNT, region, service, head, body)
+}
+
+/// The same by an account.
+fn request_of(account: &str, region: &str, service: &str, head: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let kind = if service == "s3" { "application/xml" } else { "application/x-www-form-urlencoded" };
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", Moto::port())).unwrap();
     write!(
         stream,
         "{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {}\r\n\
-         Content-Type: {kind}\r\nX-Amz-Date: 20260101T000000Z\r\n\
+         Content-Type: {kind}\r\nX-Amz-Date: 20260101T000000Z\r\nx-moto-account-id: {account}\r\n\
          Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_request, \
          SignedHeaders=host, Signature=0\r\n\r\n{body}",
         body.len()
@@ -85,12 +93,38 @@ pub(crate) fn ec2_in(region: &str, form: &str) -> String {
 
 /// Makes a bucket.
 pub(crate) fn make_bucket(name: &str) {
+    make_bucket_of(ACCOUNT, name);
+}
+
+/// Makes a bucket of an account.
+pub(crate) fn make_bucket_of(account: &str, name: &str) {
     let body = "<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint></CreateBucketConfiguration>";
-    request("eu-central-1", "s3", &format!("PUT /{name}"), body);
+    request_of(account, "eu-central-1", "s3", &format!("PUT /{name}"), body);
+}
+
+/// A setting of a bucket, `versioning`, as S3 tells it.
+pub(crate) fn setting(bucket: &str, word: &str) -> String {
+    let answer = request("eu-central-1", "s3", &format!("GET /{bucket}?{word}"), "");
+    answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())
+}
+
+/// Sets a setting of a bucket.
+pub(crate) fn set(bucket: &str, word: &str, body: &str) {
+    request("eu-central-1", "s3", &format!("PUT /{bucket}?{word}"), body);
 }
 
 /// The keys in a bucket.
 pub(crate) fn keys(bucket: &str) -> Vec<String> {
     let answer = request("eu-central-1", "s3", &format!("GET /{bucket}?list-type=2"), "");
     answer.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(str::to_owned).collect()
+}
+
+/// Puts an object.
+pub(crate) fn put_object(bucket: &str, key: &str, body: &str) {
+    request("eu-central-1", "s3", &format!("PUT /{bucket}/{key}"), body);
+}
+
+/// Removes an object.
+pub(crate) fn delete_object(bucket: &str, key: &str) {
+    request("eu-central-1", "s3", &format!("DELETE /{bucket}/{key}"), "");
 }

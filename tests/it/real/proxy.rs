@@ -218,6 +218,17 @@ async fn answer(
     }
 }
 
+/// Settings of buckets: the word in the query, and the call's name without its verb.
+const SETTINGS: [(&str, &str); 7] = [
+    ("encryption", "BucketEncryption"),
+    ("lifecycle", "BucketLifecycleConfiguration"),
+    ("ownershipControls", "BucketOwnershipControls"),
+    ("policy", "BucketPolicy"),
+    ("publicAccessBlock", "PublicAccessBlock"),
+    ("tagging", "BucketTagging"),
+    ("versioning", "BucketVersioning"),
+];
+
 fn operation(service: &str, method: &Method, target: &str, form: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let has = |key: &str| query.split('&').any(|pair| pair.split('=').next() == Some(key));
@@ -230,6 +241,9 @@ fn operation(service: &str, method: &Method, target: &str, form: &str) -> String
         "ebs" => "StartSnapshot".to_owned(),
         "s3" => {
             let in_bucket = path.trim_matches('/').contains('/');
+            if let Some((_, setting)) = SETTINGS.iter().find(|(word, _)| !in_bucket && has(word)) {
+                return format!("{}{setting}", if *method == Method::GET { "Get" } else { "Put" });
+            }
             match (method.as_str(), in_bucket) {
                 ("POST", _) if has("uploads") => "CreateMultipartUpload",
                 ("POST", _) => "CompleteMultipartUpload",

@@ -124,7 +124,10 @@ impl Stacks {
             for instance in resource["instances"].as_array().unwrap() {
                 let key = instance["index_key"].as_str().unwrap_or_default();
                 let name = format!("{}{}{key}", resource["name"].as_str().unwrap(), if key.is_empty() { "" } else { "." });
-                ids.insert(name, instance["attributes"]["id"].as_str().unwrap().to_owned());
+                // Data sources are no resources.
+                if let Some(id) = instance["attributes"]["id"].as_str() {
+                    ids.insert(name, id.to_owned());
+                }
             }
         }
         ids

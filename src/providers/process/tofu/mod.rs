@@ -271,6 +271,7 @@ impl Stack<'_> {
 
     /// Makes a plan.
     async fn plan(&self) -> Result<(StackPlan, Work), StackError> {
+        self.check_secrets()?;
         let revealed = self.tofu.reveal(self.request).await?;
         let placeholders = Placeholders::new(&self.request.placeholders);
         let type_of = |name: &str| self.module.variables.get(name).map(|variable| &variable.ty);
@@ -287,7 +288,7 @@ impl Stack<'_> {
                     reason: "the speculative plan failed".to_owned(),
                     warning: Some(format!(
                         "planned with placeholders, OpenTofu said: {}; `placeholders` gives it others",
-                        error.message
+                        error.message.split_whitespace().collect::<Vec<_>>().join(" ")
                     )),
                 })
             }
@@ -362,6 +363,25 @@ impl Stack<'_> {
             .map_err(|error| ProviderError::permanent("tofu show", format!("{}: {error}", self.request.dir)))
     }
 
+    /// A secret goes to variables that OpenTofu keeps out of what it prints. Handles in the script were checked there;
+    /// sensitive outputs of other stacks turn up only now.
+    fn check_secrets(&self) -> Answer<()> {
+        for (name, value) in self.request.vars.iter() {
+            let mut secret = None;
+            value.secrets(&mut |found| secret = Some(found.clone()));
+            let is_open = self.module.variables.get(name).is_some_and(|variable| !variable.sensitive);
+            if let Some(secret) = secret.filter(|_| is_open) {
+                let message = format!(
+                    "{}: the variable `{name}` is not marked as sensitive and would be given `{secret}`, which is",
+                    self.request.dir
+                );
+                return Err(ProviderError::permanent(PLAN, message)
+                    .help(format!("write `sensitive = true` into variable \"{name}\"")));
+            }
+        }
+        Ok(())
+    }
+
     /// Holds outputs against the types that the script declares.
     fn check_outputs(&self, outputs: Option<&Map>) -> Answer<()> {
         for (name, text) in &self.request.outputs {
@@ -411,9 +431,10 @@ impl Stack<'_> {
         let key = self.key();
         let begun = Marker::read(&self.place);
         if let Some(shown) = self.tofu.raw.shown(&key, begun.as_ref())
-            && (shown.speculative || self.is_still(&shown).await?)
+            && (shown.plan.speculative || self.is_still(&shown.plan).await?)
+            && self.is_readable(&shown).await
         {
-            return Ok(shown);
+            return Ok(shown.plan);
         }
         let (mut plan, work) = self.plan().await?;
         // What our own apply made of the state is not a state that moved.
@@ -424,6 +445,18 @@ impl Stack<'_> {
         }
         self.tofu.raw.put(key, Raw::new(&plan, work, !self.request.secrets.is_empty()));
         Ok(plan)
+    }
+
+    /// Whether this OpenTofu reads a raw plan that lay beside a saved plan. One of another version is made again.
+    async fn is_readable(&self, raw: &Raw) -> bool {
+        if !raw.is_brought {
+            return true;
+        }
+        let shown = self.show(&raw.file, &Revealed::new()).await;
+        if let Err(error) = &shown {
+            tracing::warn!(%error, "a raw plan cannot be read; it is made again");
+        }
+        shown.is_ok()
     }
 
     /// Whether the state is the one that a plan was made on.

@@ -28,6 +28,8 @@ pub(super) struct Raw {
     pub(super) sha256: String,
     /// Whether it may lie beside a saved plan.
     may_be_kept: bool,
+    /// Whether it comes from beside a saved plan, and another OpenTofu may have made it.
+    pub(super) is_brought: bool,
     /// What it lies in, when that is ours; it goes with the last who needs it.
     _work: Option<Arc<Work>>,
 }
@@ -38,7 +40,7 @@ impl Raw {
         // A file that cannot be read has no digest, and will not be found again.
         let sha256 = fs::read(&file).map(|bytes| sha256_hex(&bytes)).unwrap_or_default();
         let may_be_kept = plan.acts() && !plan.speculative && !has_secrets;
-        Self { plan: plan.clone(), file, sha256, may_be_kept, _work: Some(Arc::new(work)) }
+        Self { plan: plan.clone(), file, sha256, may_be_kept, is_brought: false, _work: Some(Arc::new(work)) }
     }
 
     /// Whether the file is still the one that was shown.
@@ -73,10 +75,10 @@ impl RawPlans {
     }
 
     /// What was shown for a request, while its raw plan is there and was not begun.
-    pub(super) fn shown(&self, key: &str, begun: Option<&Marker>) -> Option<StackPlan> {
+    pub(super) fn shown(&self, key: &str, begun: Option<&Marker>) -> Option<Raw> {
         let raw = self.get(key)?;
         let is_begun = begun.is_some_and(|marker| marker.sha256 == raw.sha256);
-        (!is_begun && (raw.plan.speculative || raw.is_whole())).then_some(raw.plan)
+        (!is_begun && (raw.plan.speculative || raw.is_whole())).then_some(raw)
     }
 
     pub(super) fn keep(&self, dir: &Path) -> Answer<()> {
@@ -106,6 +108,8 @@ impl RawPlans {
     }
 
     pub(super) fn bring(&self, dir: &Path) {
+        // OpenTofu runs in the module's directory.
+        let Ok(dir) = dir.canonicalize() else { return };
         let Ok(text) = fs::read(dir.join(INDEX)) else { return };
         let entries: Vec<Entry> = match serde_json::from_slice(&text) {
             Ok(entries) => entries,
@@ -116,7 +120,7 @@ impl RawPlans {
         };
         for Entry { key, sha256, plan } in entries {
             let file = dir.join(format!("{sha256}.tfplan"));
-            let raw = Raw { plan, file, sha256, may_be_kept: true, _work: None };
+            let raw = Raw { plan, file, sha256, may_be_kept: true, is_brought: true, _work: None };
             if raw.is_whole() {
                 self.put(key, raw);
             } else {

@@ -1,0 +1,183 @@
+//! A secret given to a stack is found nowhere: not in a plan, a file, the journal, a log, an argument, or the environment of
+//! what OpenTofu starts.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use super::stacks::{DRY, RUN, Stacks};
+
+const CANARY: &str = "canary-7f3a9c-do-not-print";
+
+const MODULE: &str = r#"
+variable "token" {
+  type      = string
+  sensitive = true
+}
+variable "dir" {
+  type = string
+}
+resource "terraform_data" "uses" {
+  input = nonsensitive(sha256(var.token))
+  provisioner "local-exec" {
+    command = "env > ${var.dir}/environment; touch ${var.dir}/begun; while [ ! -e ${var.dir}/go ]; do sleep 0.05; done"
+  }
+}
+output "token" {
+  value     = var.token
+  sensitive = true
+}
+"#;
+
+const PLAN: &str = r#"
+let token = secret("token", #{ from: "env:CANARY" });
+let stack = tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: token, dir: param("dir", #{ type: "string" }) } });
+"#;
+
+/// Every file below a directory that holds the canary, but for OpenTofu's state, which is the backend's business.
+fn holders(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(holders(&path));
+        } else if !path.to_string_lossy().contains(".tfstate") {
+            let bytes = fs::read(&path).unwrap_or_default();
+            if bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// The processes whose arguments or environment hold the canary, but for clawd, which was given it.
+fn knowing_processes(clawd: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+        let holds = |file: &str| {
+            fs::read(path.join(file)).is_ok_and(|bytes| bytes.windows(CANARY.len()).any(|it| it == CANARY.as_bytes()))
+        };
+        if holds("cmdline") || (pid != clawd && holds("environ")) {
+            found.push(String::from_utf8_lossy(&fs::read(path.join("cmdline")).unwrap_or_default()).into_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_canary_is_found_nowhere() {
+    let stacks = Stacks::with(MODULE, PLAN);
+    let dir = format!("dir={}", stacks.path().display());
+    let command = |args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(["--param", &dir]).collect();
+        let mut command = stacks.command(&args);
+        command.env("CANARY", CANARY).env("RUST_LOG", "trace");
+        command
+    };
+    let saved = command(&["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"]).output().unwrap();
+    assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
+    assert!(!stacks.path().join("saved.json.d").exists(), "a raw plan with secrets in it is not kept");
+    let mut child = command(&RUN).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        said.push_str(&line);
+        said.push('\n');
+        if line.contains("Provisioning with 'local-exec'") {
+            // While it runs: the arguments and the environment of everything there is, and the disk. The raw plan is
+            // compressed, and OpenTofu's alone.
+            for _ in 0..200 {
+                if stacks.path().join("begun").exists() {
+                    break;
+                }
+                std::thread::park_timeout(std::time::Duration::from_millis(20));
+            }
+            assert_eq!(knowing_processes(child.id()), Vec::<String>::new());
+            assert_eq!(holders(stacks.path()), Vec::<String>::new());
+            stacks.project.write("go", "");
+        }
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains(CANARY) && !String::from_utf8_lossy(&output.stdout).contains(CANARY), "{said}");
+    let environment = stacks.project.read("environment");
+    assert!(environment.contains("TF_DATA_DIR=") && !environment.contains("CANARY"), "{environment}");
+    assert_eq!(holders(stacks.path()), Vec::<String>::new());
+    let shown = command(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("\"$secret\": \"token\"") && !shown.contains(CANARY), "{shown}");
+    let dry = command(&DRY).output().unwrap();
+    assert_eq!(dry.status.code(), Some(0), "{}", String::from_utf8_lossy(&dry.stdout));
+}
+
+/// What a validation says of a secret is told without it.
+#[test]
+fn an_error_about_a_secret_does_not_tell_it() {
+    let module = r#"
+variable "token" {
+  type      = string
+  sensitive = true
+  validation {
+    condition     = length(var.token) > 100
+    error_message = nonsensitive("The token is ${var.token}, which is too short.")
+  }
+}
+"#;
+    let stacks = Stacks::with(
+        module,
+        "tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ token: secret(\"token\", #{ from: \"file:token\" }) } });",
+    );
+    stacks.project.write("token", &format!("{CANARY}\n"));
+    let output = stacks.output(&DRY);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &*String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("(secret)") && !said.contains(CANARY), "{said}");
+}
+
+/// A sensitive output is a handle: it can be passed on to another stack, and is stored nowhere on the way.
+#[test]
+fn a_sensitive_output_is_passed_on_as_a_handle() {
+    let taker = r#"
+variable "token" {
+  type      = string
+  sensitive = true
+}
+resource "terraform_data" "it" {
+  input = nonsensitive(sha256(var.token))
+}
+"#;
+    let maker = r#"
+resource "terraform_data" "it" {
+  input = sensitive("canary-7f3a9c-do-not-print")
+}
+output "token" {
+  value     = terraform_data.it.output
+  sensitive = true
+}
+"#;
+    let stacks = Stacks::with(
+        taker,
+        r#"
+let maker = tofu_apply("maker", #{ dir: "tofu/maker" });
+tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
+"#,
+    );
+    stacks.project.write("tofu/maker/main.tf", maker);
+    stacks.apply();
+    stacks.says_no_changes();
+    // `printf canary-7f3a9c-do-not-print | sha256sum`
+    let digest = clawd::plan::digest::sha256_hex(CANARY.as_bytes());
+    assert_eq!(stacks.state("tofu/m")["resources"][0]["instances"][0]["attributes"]["output"]["value"], digest);
+    let mut found = holders(&stacks.path().join(".clawd"));
+    found.extend(holders(&stacks.path().join("plans")));
+    assert_eq!(found, Vec::<String>::new());
+    // A variable that OpenTofu would print takes none.
+    stacks.module(&taker.replace("  sensitive = true\n", ""));
+    let output = stacks.output(&DRY);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the variable `token` is not marked as sensitive"), "{said}");
+}
