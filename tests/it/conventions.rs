@@ -83,19 +83,9 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn every_command_has_help_and_a_man_page() {
     let project = Project::new();
-    for command in [
-        "run",
-        "plan",
-        "apply",
-        "resume",
-        "check",
-        "docs",
-        "runs",
-        "show",
-        "sim",
-        "bootstrap",
-        "completions",
-    ] {
+    for command in
+        ["run", "plan", "apply", "resume", "check", "docs", "runs", "show", "sim", "bootstrap", "completions"]
+    {
         let help = project.expect(0, &[command, "--help"]);
         assert!(help.contains("Usage: clawd"), "{command}: {help}");
         assert!(project.expect(0, &["man", command]).contains(".TH"), "{command}");

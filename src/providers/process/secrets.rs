@@ -60,8 +60,11 @@ impl Secrets for LocalSecrets {
         match source.split_once(':') {
             Some(("env", name)) => self.environment(name),
             Some(("file", path)) => self.file(path),
-            _ => Err(ProviderError::permanent("secret", format!("`{source}` cannot be read with this profile"))
-                .help("`ssm:/...` needs a profile with the adapters `aws`; `env:NAME` and `file:PATH` work everywhere")),
+            _ => Err(ProviderError::permanent(
+                "secret",
+                format!("`{source}` cannot be read with this profile"),
+            )
+            .help("`env:NAME` and `file:PATH` can be read; reading `ssm:/...` is still to come")),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A part that is missing fails the test that needs it, by name, with how to get it. Nothing is skipped.
 
-// mod bootstrap;
+mod bootstrap;
 mod contract;
 mod faults;
 mod image;
@@ -18,8 +18,8 @@ mod stack_failures;
 mod stack_s3;
 mod stack_secrets;
 
-mod stacks;
 mod prune;
+mod stacks;
 mod upload;
 
 pub(crate) use moto::Moto;

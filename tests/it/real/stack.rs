@@ -3,7 +3,8 @@
 use super::stacks::{DRY, RUN, Stacks};
 
 const LOCAL: [&str; 5] = ["run", "plans/local.rhai", "--profile", "local", "--yes"];
-const LOCAL_DRY: [&str; 6] = ["run", "plans/local.rhai", "--profile", "local", "--dry-run", "--detailed-exitcode"];
+const LOCAL_DRY: [&str; 6] =
+    ["run", "plans/local.rhai", "--profile", "local", "--dry-run", "--detailed-exitcode"];
 
 fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     args.iter().chain(more).copied().collect()
@@ -34,8 +35,11 @@ fn finding_1_moving_one_pin_touches_that_host_alone() {
     stacks.expect(0, &three);
     let before = stacks.ids("tofu/local");
     let fleet = stacks.project.read("fleet.toml");
-    stacks.project.write("fleet.toml", &format!("{fleet}\n[hosts.CLAWDINATOR-3]\nami = \"ami-00000000000000009\"\n"));
-    let allow = "allow(#{ replace: [`tofu_apply.fleet/terraform_data.host[\"CLAWDINATOR-3\"]`], max_replace: 1 });\n";
+    stacks
+        .project
+        .write("fleet.toml", &format!("{fleet}\n[hosts.CLAWDINATOR-3]\nami = \"ami-00000000000000009\"\n"));
+    let allow =
+        "allow(#{ replace: [`tofu_apply.fleet/terraform_data.host[\"CLAWDINATOR-3\"]`], max_replace: 1 });\n";
     let plan = stacks.project.read("plans/local.rhai").replace("let count", &format!("{allow}let count"));
     stacks.project.write("plans/local.rhai", &plan);
     insta::assert_snapshot!("finding-1", stacks.block(&with(&LOCAL_DRY, &["--param", "count=3"])));
@@ -143,7 +147,10 @@ fn finding_7_a_host_that_is_replaced_keeps_its_data() {
     for forbidden in ["ebs_block_device", "ephemeral_block_device"] {
         assert!(!instances[0].body.has_blocks(forbidden), "{forbidden}");
     }
-    assert_eq!(body.get_blocks("resource").filter(|block| block.labels[0].as_str().starts_with("aws_ebs")).count(), 0);
+    assert_eq!(
+        body.get_blocks("resource").filter(|block| block.labels[0].as_str().starts_with("aws_ebs")).count(),
+        0
+    );
     // In the rehearsal: another instance, the same volume.
     let project = crate::support::Project::with_plans();
     project.expect(0, &["run", "plans/spawn.rhai", "--yes"]);
@@ -199,8 +206,10 @@ output("size", stack.outputs.size);
     stacks.apply();
     let changed = ["--param", "size=2", "--param", "image=b", "--param", "extra=false"];
     insta::assert_snapshot!("changes-all", stacks.block(&with(&DRY, &changed)));
-    let json = stacks.expect(0, &with(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"], &changed));
-    let again = stacks.expect(0, &with(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"], &changed));
+    let json = stacks
+        .expect(0, &with(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"], &changed));
+    let again = stacks
+        .expect(0, &with(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"], &changed));
     assert_eq!(json, again, "the same plan is the same bytes");
     stacks.expect(0, &with(&RUN, &changed));
     assert!(stacks.expect(0, &with(&DRY, &changed)).contains("No changes."));
@@ -272,7 +281,10 @@ resource "test_file" "gone" {
     assert!(stacks.expect(0, &dry).contains("No changes."));
     stacks.project.write("kept", "changed by hand");
     std::fs::remove_file(stacks.path().join("gone")).unwrap();
-    insta::assert_snapshot!("drift", stacks.block(&dry).replace(&*stacks.path().to_string_lossy(), "[project]"));
+    insta::assert_snapshot!(
+        "drift",
+        stacks.block(&dry).replace(&*stacks.path().to_string_lossy(), "[project]")
+    );
     stacks.expect(0, &run);
     assert_eq!(stacks.project.read("kept"), "as it should be");
     assert!(stacks.expect(0, &dry).contains("No changes."));

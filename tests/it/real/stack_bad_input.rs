@@ -53,7 +53,10 @@ fn arguments_are_held_against_the_module_before_anything_runs() {
             "sensitive-output-shown",
             "let m = tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ hosts: #{} } });\nimport_ami(\"x\", #{ image: build_image(\"x\", #{ flake: \".#x\" }), name_prefix: `a-${m.outputs.secret}` });",
         ),
-        ("backend-without-block", r#"tofu_apply("m", #{ dir: "tofu/m", vars: #{ hosts: #{} }, backend: #{ bucket: "b" } });"#),
+        (
+            "backend-without-block",
+            r#"tofu_apply("m", #{ dir: "tofu/m", vars: #{ hosts: #{} }, backend: #{ bucket: "b" } });"#,
+        ),
         ("no-module", r#"tofu_apply("m", #{ dir: "plans" });"#),
         ("outside", r#"tofu_apply("m", #{ dir: "../m" });"#),
         ("bad-replace", r#"tofu_apply("m", #{ dir: "tofu/m", vars: #{ hosts: #{} }, replace: #{ a: 1 } });"#),
@@ -100,10 +103,15 @@ fn what_cannot_be_reached_is_told() {
     let output = stacks.output(&DRY);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("clawd/none") && said.contains("the provider's registry cannot be reached"), "{said}");
+    assert!(
+        said.contains("clawd/none") && said.contains("the provider's registry cannot be reached"),
+        "{said}"
+    );
     // A backend where nothing listens.
     stacks.module(&format!("terraform {{\n  backend \"http\" {{}}\n}}\n{ANY}"));
-    stacks.plan("tofu_apply(\"m\", #{ dir: \"tofu/m\", backend: #{ address: \"http://127.0.0.1:9/state\" } });");
+    stacks.plan(
+        "tofu_apply(\"m\", #{ dir: \"tofu/m\", backend: #{ address: \"http://127.0.0.1:9/state\" } });",
+    );
     let output = stacks.output(&DRY);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -74,7 +74,10 @@ fn equal_changes_are_applied() {
 
 #[test]
 fn weaker_changes_are_applied() {
-    let stacks = stacks(&SWITCH.replace("startswith(var.v, \"boom\") ? \"x\" : \"y\"", "var.v"), "v: source.outputs.v");
+    let stacks = stacks(
+        &SWITCH.replace("startswith(var.v, \"boom\") ? \"x\" : \"y\"", "var.v"),
+        "v: source.outputs.v",
+    );
     stacks.apply();
     let before = stacks.ids("tofu/m");
     let shown = stacks.expect(0, &with(&RUN, "v=one", "n=2"));
@@ -181,7 +184,8 @@ output "id" {
   value = terraform_data.it.id
 }
 "#;
-const PLAIN_PLAN: &str = r#"tofu_apply("m", #{ dir: "tofu/m", vars: #{ v: param("v", #{ type: "string", default: "one" }) } });"#;
+const PLAIN_PLAN: &str =
+    r#"tofu_apply("m", #{ dir: "tofu/m", vars: #{ v: param("v", #{ type: "string", default: "one" }) } });"#;
 
 const SAVE: [&str; 6] = ["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"];
 const APPLY: [&str; 3] = ["apply", "saved.json", "--yes"];
@@ -190,8 +194,10 @@ const APPLY: [&str; 3] = ["apply", "saved.json", "--yes"];
 fn a_saved_plan_is_applied_as_the_file_that_was_shown() {
     let stacks = Stacks::with(PLAIN, PLAIN_PLAN);
     stacks.expect(0, &SAVE);
-    let beside: Vec<_> =
-        std::fs::read_dir(stacks.path().join("saved.json.d")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let beside: Vec<_> = std::fs::read_dir(stacks.path().join("saved.json.d"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(beside.len(), 2, "the raw plan and its index: {beside:?}");
     for file in &beside {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());

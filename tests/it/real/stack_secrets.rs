@@ -57,12 +57,17 @@ fn knowing_processes(clawd: u32) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
-        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else { continue };
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()) else {
+            continue;
+        };
         let holds = |file: &str| {
-            fs::read(path.join(file)).is_ok_and(|bytes| bytes.windows(CANARY.len()).any(|it| it == CANARY.as_bytes()))
+            fs::read(path.join(file))
+                .is_ok_and(|bytes| bytes.windows(CANARY.len()).any(|it| it == CANARY.as_bytes()))
         };
         if holds("cmdline") || (pid != clawd && holds("environ")) {
-            found.push(String::from_utf8_lossy(&fs::read(path.join("cmdline")).unwrap_or_default()).into_owned());
+            found.push(
+                String::from_utf8_lossy(&fs::read(path.join("cmdline")).unwrap_or_default()).into_owned(),
+            );
         }
     }
     found
@@ -78,7 +83,8 @@ fn a_canary_is_found_nowhere() {
         command.env("CANARY", CANARY).env("RUST_LOG", "trace");
         command
     };
-    let saved = command(&["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"]).output().unwrap();
+    let saved =
+        command(&["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"]).output().unwrap();
     assert!(saved.status.success(), "{}", String::from_utf8_lossy(&saved.stderr));
     assert!(!stacks.path().join("saved.json.d").exists(), "a raw plan with secrets in it is not kept");
     let mut child = command(&RUN).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -106,7 +112,8 @@ fn a_canary_is_found_nowhere() {
     let environment = stacks.project.read("environment");
     assert!(environment.contains("TF_DATA_DIR=") && !environment.contains("CANARY"), "{environment}");
     assert_eq!(holders(stacks.path()), Vec::<String>::new());
-    let shown = command(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"]).output().unwrap();
+    let shown =
+        command(&["plan", "plans/m.rhai", "--profile", "local", "--format", "json"]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("\"$secret\": \"token\"") && !shown.contains(CANARY), "{shown}");
     let dry = command(&DRY).output().unwrap();
@@ -132,7 +139,8 @@ variable "token" {
     );
     stacks.project.write("token", &format!("{CANARY}\n"));
     let output = stacks.output(&DRY);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &*String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &*String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("(secret)") && !said.contains(CANARY), "{said}");
 }
@@ -170,7 +178,10 @@ tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
     stacks.says_no_changes();
     // `printf canary-7f3a9c-do-not-print | sha256sum`
     let digest = clawd::plan::digest::sha256_hex(CANARY.as_bytes());
-    assert_eq!(stacks.state("tofu/m")["resources"][0]["instances"][0]["attributes"]["output"]["value"], digest);
+    assert_eq!(
+        stacks.state("tofu/m")["resources"][0]["instances"][0]["attributes"]["output"]["value"],
+        digest
+    );
     let mut found = holders(&stacks.path().join(".clawd"));
     found.extend(holders(&stacks.path().join("plans")));
     assert_eq!(found, Vec::<String>::new());

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use regex_lite::Regex;
 use serde_json::Value as Json;
@@ -31,20 +31,29 @@ fn on_path(name: &str) -> Option<PathBuf> {
 /// The directory of the OpenTofu that is tested with: on PATH, else built by scripts/setup, else terraform's.
 pub(crate) fn tofu_dir() -> PathBuf {
     let module = std::fs::read_to_string(repository().join("tests/tofu/go.mod")).unwrap();
-    let version = module.split("require github.com/opentofu/opentofu v").nth(1).unwrap().lines().next().unwrap();
+    let version =
+        module.split("require github.com/opentofu/opentofu v").nth(1).unwrap().lines().next().unwrap();
     let built = cache().join(format!("tofu-{version}"));
-    let found = on_path("tofu").or_else(|| built.join("tofu").is_file().then_some(built)).or_else(|| on_path("terraform"));
+    let found = on_path("tofu")
+        .or_else(|| built.join("tofu").is_file().then_some(built))
+        .or_else(|| on_path("terraform"));
     found.expect("OpenTofu is missing: run scripts/setup, or install OpenTofu 1.8 or newer")
 }
 
 impl Stacks {
     pub(crate) fn new() -> Self {
         let project = Project::with_plans();
-        project.write("clawd.toml", "fleet = \"test\"\n[profiles.local]\nadapters = \"local\"\nlock_timeout = \"1s\"\n");
+        project.write(
+            "clawd.toml",
+            "fleet = \"test\"\n[profiles.local]\nadapters = \"local\"\nlock_timeout = \"1s\"\n",
+        );
         let mirror = cache().join("providers");
         project.write(
             "tofu.rc",
-            &format!("provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n", mirror.display()),
+            &format!(
+                "provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n",
+                mirror.display()
+            ),
         );
         Self { project }
     }
@@ -123,7 +132,11 @@ impl Stacks {
         for resource in state["resources"].as_array().unwrap() {
             for instance in resource["instances"].as_array().unwrap() {
                 let key = instance["index_key"].as_str().unwrap_or_default();
-                let name = format!("{}{}{key}", resource["name"].as_str().unwrap(), if key.is_empty() { "" } else { "." });
+                let name = format!(
+                    "{}{}{key}",
+                    resource["name"].as_str().unwrap(),
+                    if key.is_empty() { "" } else { "." }
+                );
                 // Data sources are no resources.
                 if let Some(id) = instance["attributes"]["id"].as_str() {
                     ids.insert(name, id.to_owned());
@@ -132,24 +145,11 @@ impl Stacks {
         }
         ids
     }
-
-    /// Bare OpenTofu in the module, past clawd.
-    pub(crate) fn tofu(&self, args: &[&str]) -> Command {
-        let dir = tofu_dir();
-        let name = if dir.join("tofu").is_file() { "tofu" } else { "terraform" };
-        let mut command = Command::new(dir.join(name));
-        command
-            .args(args)
-            .current_dir(self.path().join("tofu/m"))
-            .env("CHECKPOINT_DISABLE", "1")
-            .env("TF_CLI_CONFIG_FILE", self.path().join("tofu.rc"))
-            .stdin(Stdio::null());
-        command
-    }
 }
 
 pub(crate) const RUN: [&str; 5] = ["run", "plans/m.rhai", "--profile", "local", "--yes"];
-pub(crate) const DRY: [&str; 6] = ["run", "plans/m.rhai", "--profile", "local", "--dry-run", "--detailed-exitcode"];
+pub(crate) const DRY: [&str; 6] =
+    ["run", "plans/m.rhai", "--profile", "local", "--dry-run", "--detailed-exitcode"];
 
 /// Replaces what differs from run to run.
 pub(crate) fn stable(text: &str) -> String {

@@ -114,12 +114,10 @@ impl TofuProcess {
         let (root, dir) = (self.place.root.clone(), request.dir.clone());
         let (module, source) = blocking(move || sources(&root, &dir)).await??;
         let backend = self.backend(&module, request)?;
-        let stamp = format!(
-            "{} {} {source} {}\n",
-            program.path.display(),
-            program.stamp,
-            sha256_hex(backend_file(&backend).as_bytes())
-        );
+        let settings = sha256_hex(backend_file(&backend).as_bytes());
+        let stamp_of =
+            |source: &str| format!("{} {} {source} {settings}\n", program.path.display(), program.stamp);
+        let stamp = stamp_of(&source);
         let stamp_file = place.home.join(STAMP);
         let is_done = || fs::read_to_string(&stamp_file).is_ok_and(|done| done == stamp);
         if !is_done() {
@@ -130,7 +128,12 @@ impl TofuProcess {
             let _alone = blocking(move || lock(&home, true)).await??;
             if !is_done() {
                 self.init(program, place, request, &backend).await?;
+                // The first `init` of a module writes its lock file, which is a part of it from then on.
+                let (root, dir) = (self.place.root.clone(), request.dir.clone());
+                let (_, source_now) = blocking(move || sources(&root, &dir)).await??;
+                let stamp = stamp_of(&source_now);
                 fs::write(&stamp_file, &stamp).map_err(|error| unwritable(&stamp_file, &error))?;
+                return Ok(Ready { module, source: source_now });
             }
         }
         Ok(Ready { module, source })

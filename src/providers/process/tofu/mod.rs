@@ -198,6 +198,15 @@ impl TofuProcess {
     }
 }
 
+/// Whether secrets go into a plan: the script's own, or sensitive outputs of other stacks.
+fn holds_secrets(request: &StackRequest) -> bool {
+    request.vars.values().any(|value| {
+        let mut found = false;
+        value.secrets(&mut |_| found = true);
+        found
+    })
+}
+
 /// Texts of secrets that must not appear in anything that is told.
 fn texts(revealed: &Revealed) -> Vec<&str> {
     fn collect<'a>(value: &'a serde_json::Value, found: &mut Vec<&'a str>) {
@@ -443,7 +452,7 @@ impl Stack<'_> {
         {
             plan.basis = marker.basis;
         }
-        self.tofu.raw.put(key, Raw::new(&plan, work, !self.request.secrets.is_empty()));
+        self.tofu.raw.put(key, Raw::new(&plan, work, holds_secrets(self.request)));
         Ok(plan)
     }
 
@@ -518,7 +527,7 @@ impl TofuRead for TofuProcess {
             Purpose::Show => {
                 Marker::forget(&stack.place);
                 let (plan, work) = stack.plan().await?;
-                self.raw.put(stack.key(), Raw::new(&plan, work, !request.secrets.is_empty()));
+                self.raw.put(stack.key(), Raw::new(&plan, work, holds_secrets(request)));
                 Ok(plan)
             }
         }
