@@ -6,19 +6,19 @@ mod bootstrap;
 mod contract;
 mod faults;
 mod image;
+mod modules;
 mod moto;
 mod nix_flakes;
 mod nix_lib;
 mod project;
 mod proxy;
+mod prune;
 mod stack;
 mod stack_bad_input;
 mod stack_conform;
 mod stack_failures;
 mod stack_s3;
 mod stack_secrets;
-
-mod prune;
 mod stacks;
 mod upload;
 

@@ -11,6 +11,7 @@ mod place;
 mod program;
 mod raw;
 mod replace;
+mod secrets;
 mod state;
 mod variables;
 
@@ -20,13 +21,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use smol_str::SmolStr;
 use tokio::sync::Semaphore;
 
 use self::init::Ready;
 use self::place::{Place, Work};
 use self::program::{Complaints, Held, Program};
 use self::raw::{Marker, Raw, RawPlans};
+use self::secrets::{holds_secrets, texts, without};
 use self::variables::{Revealed, VarFile};
 use super::{Said, Workplace};
 use crate::providers::error::ProviderError;
@@ -37,7 +38,7 @@ use crate::stack::module::is_preset_file;
 use crate::stack::plan::{Document, read_outputs};
 use crate::stack::{Filled, Module, Placeholders, Type};
 use crate::units::Seconds;
-use crate::value::{Map, Path as ValuePath, Reference, Segment, Value};
+use crate::value::{Map, Path as ValuePath, Value};
 
 const PLAN: &str = "tofu plan";
 
@@ -149,85 +150,6 @@ impl TofuProcess {
     fn plugins(&self) -> std::path::PathBuf {
         self.place.cache.join("tofu").join("plugins")
     }
-
-    /// Reads the secrets among the variables.
-    async fn reveal(&self, request: &StackRequest) -> Answer<Revealed> {
-        let mut names = std::collections::BTreeSet::new();
-        Value::Map(request.vars.clone()).secrets(&mut |name: &SmolStr| {
-            names.insert(name.clone());
-        });
-        let mut revealed = Revealed::new();
-        for name in names {
-            let value = match request.secrets.get(&name) {
-                Some(source) => self.around.secrets.read(source).await?.reveal().into(),
-                None => self.secret_output(&name).await?,
-            };
-            revealed.push((name, value));
-        }
-        Ok(revealed)
-    }
-
-    /// A sensitive output of another stack, read where it is.
-    async fn secret_output(&self, name: &str) -> Answer<serde_json::Value> {
-        let failed = |message: String| ProviderError::permanent("tofu output", message);
-        let reference: Reference =
-            name.parse().map_err(|_| failed(format!("there is no secret `{name}`")))?;
-        let request = {
-            let stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
-            stacks.get(reference.step.as_str()).cloned()
-        };
-        let request =
-            request.ok_or_else(|| failed(format!("`{name}` comes from a step that was not looked at")))?;
-        let text = Box::pin(self.stack(&request)).await?.output_text().await?;
-        let outputs: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| failed(format!("{}: {error}", request.dir)))?;
-        let mut segments = reference.path.segments().iter().skip(1);
-        let Some(Segment::Key(output)) = segments.next() else {
-            return Err(failed(format!("`{name}` is no output")));
-        };
-        let mut value = outputs.get(output.as_str()).and_then(|output| output.get("value"));
-        for segment in segments {
-            value = value.and_then(|value| match segment {
-                Segment::Key(key) => value.get(key.as_str()),
-                Segment::Index(index) => value.get(index),
-            });
-        }
-        value
-            .cloned()
-            .ok_or_else(|| failed(format!("the stack in {} has no output `{name}` now", request.dir)))
-    }
-}
-
-/// Whether secrets go into a plan: the script's own, or sensitive outputs of other stacks.
-fn holds_secrets(request: &StackRequest) -> bool {
-    request.vars.values().any(|value| {
-        let mut found = false;
-        value.secrets(&mut |_| found = true);
-        found
-    })
-}
-
-/// Texts of secrets that must not appear in anything that is told.
-fn texts(revealed: &Revealed) -> Vec<&str> {
-    fn collect<'a>(value: &'a serde_json::Value, found: &mut Vec<&'a str>) {
-        match value {
-            serde_json::Value::String(text) => found.push(text),
-            serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
-            serde_json::Value::Object(entries) => entries.values().for_each(|item| collect(item, found)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    revealed.iter().for_each(|(_, value)| collect(value, &mut found));
-    found
-}
-
-/// A message without the texts of secrets.
-fn without(message: &str, revealed: &Revealed) -> String {
-    texts(revealed)
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .fold(message.to_owned(), |message, text| message.replace(text, "(secret)"))
 }
 
 impl Stack<'_> {
@@ -370,25 +292,6 @@ impl Stack<'_> {
         let text = self.read("tofu show", &["show", "-json", "-no-color", &path]).await?;
         Document::read(&text, &self.request.step, &texts(revealed))
             .map_err(|error| ProviderError::permanent("tofu show", format!("{}: {error}", self.request.dir)))
-    }
-
-    /// A secret goes to variables that OpenTofu keeps out of what it prints. Handles in the script were checked there;
-    /// sensitive outputs of other stacks turn up only now.
-    fn check_secrets(&self) -> Answer<()> {
-        for (name, value) in self.request.vars.iter() {
-            let mut secret = None;
-            value.secrets(&mut |found| secret = Some(found.clone()));
-            let is_open = self.module.variables.get(name).is_some_and(|variable| !variable.sensitive);
-            if let Some(secret) = secret.filter(|_| is_open) {
-                let message = format!(
-                    "{}: the variable `{name}` is not marked as sensitive and would be given `{secret}`, which is",
-                    self.request.dir
-                );
-                return Err(ProviderError::permanent(PLAN, message)
-                    .help(format!("write `sensitive = true` into variable \"{name}\"")));
-            }
-        }
-        Ok(())
     }
 
     /// Holds outputs against the types that the script declares.
