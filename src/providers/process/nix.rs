@@ -107,13 +107,23 @@ fn message(said: &Said) -> String {
 
 /// An error of nix. Nix has tried downloads again by itself before it gives up.
 fn failed(operation: &str, message: String) -> ProviderError {
-    let full = message.contains("No space left on device");
+    let signs = [
+        (
+            "No space left on device",
+            "free space on the disk of the nix store, `nix-collect-garbage` does, and run again",
+        ),
+        (
+            "'build-users-group'",
+            "nix run by root builds as members of that group: make it, or write `build-users-group =` into /etc/nix/nix.conf to \
+             build as root",
+        ),
+    ];
+    let help = signs.iter().find(|(sign, _)| message.contains(sign)).map(|(_, help)| *help);
     let error = ProviderError::permanent(operation, message);
-    if full {
-        return error
-            .help("free space on the disk of the nix store, `nix-collect-garbage` does, and run again");
+    match help {
+        Some(help) => error.help(help),
+        None => error,
     }
-    error
 }
 
 /// Whether a build failed for want of a download: a later try may have more luck, and goes on with what was built.
