@@ -200,6 +200,8 @@ impl Job<'_> {
             );
         }
         if diagnostics.is_empty() {
+            // Nobody resumes a run that is complete, and raw plans hold state.
+            self.providers.tofu.discard(&beside(&self.workspace.runs().join(run).join(PLAN_FILE)));
             return Ok(Exit::Done);
         }
         Err(Box::new(Failed { diagnostics, sources: self.sources.clone() }))

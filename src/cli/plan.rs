@@ -60,16 +60,17 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
     check_budget(&made.plan.header, &plan_costs(&made.plan))
         .map_err(|excess| Failed { diagnostics: vec![*excess], sources: made.sources.clone() })?;
     if let Some(path) = &args.out {
-        write_atomically(path, &file::to_file(&made.plan)).map_err(|error| {
-            Diagnostic::error(
-                Code::StateUnwritable,
-                format!("cannot write the plan to {}: {error}", path.display()),
-            )
-        })?;
+        // What lies beside it first: a plan never has the raw plans of an older one.
         made.providers.tofu.keep(&beside(path)).map_err(|error| {
             Diagnostic::error(
                 Code::StateUnwritable,
                 format!("the raw plans beside {}: {error}", path.display()),
+            )
+        })?;
+        write_atomically(path, &file::to_file(&made.plan)).map_err(|error| {
+            Diagnostic::error(
+                Code::StateUnwritable,
+                format!("cannot write the plan to {}: {error}", path.display()),
             )
         })?;
         terminal.note(&format!("Saved: {0}\nApply exactly this with: clawd apply {0}", path.display()));

@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::config::{self, Adapters, Aws, Config, Profile};
 use super::exit::Failed;
 use super::terminal::Terminal;
@@ -412,6 +414,21 @@ pub(super) fn make_plan(
     };
     terminal.diagnostics(&evaluation.warnings, &sources);
     let providers = workspace.providers()?;
-    let plan = runtime.block_on(exec::decide(evaluation.plan, &providers));
+    // What runs meanwhile is told to end, and takes what it has written with it: it may have been given secrets.
+    let planned = runtime.block_on(async {
+        // Without a handler Ctrl-C ends the process at once, which is as good as it gets then.
+        let Ok(mut interrupts) = signal(SignalKind::interrupt()) else {
+            return Some(exec::decide(evaluation.plan, &providers).await);
+        };
+        tokio::select! {
+            plan = exec::decide(evaluation.plan, &providers) => Some(plan),
+            _ = interrupts.recv() => None,
+        }
+    });
+    let Some(plan) = planned else {
+        let message = "interrupted while planning; nothing was done";
+        let diagnostics = vec![Diagnostic::error(Code::RunInterrupted, message)];
+        return Err(Box::new(Failed { diagnostics, sources }));
+    };
     Ok(Made { workspace, providers, plan, sources })
 }

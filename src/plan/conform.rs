@@ -3,12 +3,13 @@
 //! The rule: the same action, or a no-op. A step shown as unknown may turn out a no-op, read, create or
 //! update; never a destroy, replace or change of data that was not shown. Nested changes must be a subset of
 //! the shown ones, where weaker is allowed: replace, then update, then no-op. Outputs that were shown as
-//! known must be the same. What was planned on one version of something is not applied to another, even if the changes read
-//! the same: who moved it may have meant something else.
+//! known must be the same. Where the shown decision was not speculative, a nested change must also do what was shown: each
+//! attribute it touches was shown, with the same value as far as both are known. What was planned on one version of something
+//! is not applied to another, even if the changes read the same: who moved it may have meant something else.
 
 use std::collections::HashMap;
 
-use super::action::{Action, Decision, Nested};
+use super::action::{Action, Change, Decision, Nested};
 use crate::value::{Path, Segment, Value};
 
 /// One difference between what was shown and what is now.
@@ -51,6 +52,11 @@ pub fn differences(shown: &Decision, now: &Decision) -> Vec<Difference> {
                 let was = before.map_or("not shown", |before| before.action.as_str());
                 differ(&nested.address, was.to_owned(), nested.action.as_str().to_owned());
             }
+            // Stand-ins may have gone into any value of a speculative one.
+            if let Some(before) = before.filter(|before| !shown.speculative && before.action == nested.action)
+            {
+                attributes(before, nested, &mut differ);
+            }
         }
     }
     known_outputs(&shown.planned, &now.planned, &Path::root(), &mut differ);
@@ -83,6 +89,39 @@ fn nested_allowed(shown: &Decision, before: Option<&Nested>, now: &Nested) -> bo
                 && shown.nested.is_empty()
                 && matches!(now.action, Action::NoOp | Action::Read | Action::Create | Action::Update)
         }
+    }
+}
+
+/// Holds the attributes that a nested change touches against those that were shown.
+fn attributes(shown: &Nested, now: &Nested, differ: &mut impl FnMut(&str, String, String)) {
+    let by_path: HashMap<&str, &Change> =
+        shown.changes.iter().map(|change| (change.path.as_str(), change)).collect();
+    for change in &now.changes {
+        let subject = format!("{} {}", now.address, change.path);
+        match by_path.get(change.path.as_str()) {
+            None => differ(&subject, "not shown".to_owned(), show(&change.after)),
+            Some(was) if may_be_same(&was.after, &change.after) => {}
+            Some(was) => differ(&subject, show(&was.after), show(&change.after)),
+        }
+    }
+    if shown.reason != now.reason {
+        let reason = |nested: &Nested| nested.reason.clone().unwrap_or_else(|| "no reason".to_owned());
+        differ(&now.address, reason(shown), reason(now));
+    }
+}
+
+/// Whether two values are the same as far as both are known.
+fn may_be_same(was: &Value, now: &Value) -> bool {
+    match (was, now) {
+        (Value::Unknown, _) | (_, Value::Unknown) => true,
+        (Value::Map(was), Value::Map(now)) => {
+            was.len() == now.len()
+                && was.iter().all(|(key, was)| now.get(key).is_some_and(|now| may_be_same(was, now)))
+        }
+        (Value::List(was), Value::List(now)) => {
+            was.len() == now.len() && was.iter().zip(now).all(|(was, now)| may_be_same(was, now))
+        }
+        (was, now) => was == now,
     }
 }
 
@@ -177,6 +216,30 @@ mod tests {
         ] {
             assert_eq!(differences(&shown, &nested(Action::Update, changes)).is_empty(), fine, "{changes:?}");
         }
+    }
+
+    #[test]
+    fn a_nested_change_does_what_was_shown_unless_stand_ins_were_shown() {
+        let with = |changes: &[(&str, Value)]| {
+            let mut decision = nested(Action::Update, &[("a", Action::Update)]);
+            decision.nested[0].changes = changes
+                .iter()
+                .map(|(path, after)| Change::write(*path, Value::Null, after.clone()))
+                .collect();
+            decision
+        };
+        let shown = with(&[("x", "one".into()), ("y", Value::Unknown)]);
+        for (now, fine) in [
+            (with(&[("x", "one".into())]), true),
+            (with(&[("y", "two".into())]), true),
+            (with(&[("x", Value::Unknown)]), true),
+            (with(&[("x", "two".into())]), false),
+            (with(&[("z", "one".into())]), false),
+        ] {
+            assert_eq!(differences(&shown, &now).is_empty(), fine, "{now:?}");
+        }
+        let speculative = Decision { speculative: true, ..shown };
+        assert!(differences(&speculative, &with(&[("x", "two".into())])).is_empty());
     }
 
     #[test]

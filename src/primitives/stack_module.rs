@@ -90,7 +90,7 @@ fn load(dir: &str, files: &dyn ProjectFiles) -> Result<Option<Module>, Vec<Probl
 }
 
 /// A directory relative to another one, `..` resolved; `None` when it is outside the project.
-fn normal(from: &str, to: &str) -> Option<String> {
+pub(super) fn normal(from: &str, to: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in from.split('/').chain(to.split('/')) {
         match part {
@@ -119,7 +119,8 @@ fn read(dir: &str, files: &dyn ProjectFiles) -> Result<Option<Module>, Vec<Diagn
         ]);
     }
     let text = |name: &str| -> Result<(Arc<str>, Arc<str>), Diagnostic> {
-        let path = format!("{}/{name}", dir.trim_end_matches('/'));
+        // The project's root itself is no prefix.
+        let path = normal(dir, name).unwrap_or_default();
         Ok((Arc::from(path.as_str()), files.text(&path)?))
     };
     let texts: Vec<(Arc<str>, Arc<str>)> =

@@ -114,7 +114,7 @@ fn request(
     });
     Ok(StackRequest {
         step: step.to_owned(),
-        dir: settings.dir,
+        dir: stack_module::normal(&settings.dir, "").unwrap_or(settings.dir),
         workspace: settings.workspace,
         vars,
         secrets,
@@ -159,7 +159,10 @@ fn shown(change: &ResourceChange, effect: Effect) -> Nested {
 
 /// The step's own action: what the strongest of its resource changes amounts to for the stack as a whole.
 fn action_of(plan: &StackPlan, destroy: bool) -> Action {
-    if !plan.acts() {
+    if !plan.acts() && plan.speculative {
+        // The real values have the last word: it is planned with them, and then nothing more may turn up.
+        Action::Read
+    } else if !plan.acts() {
         Action::NoOp
     } else if destroy {
         Action::Destroy
@@ -174,6 +177,7 @@ fn reason_of(plan: &StackPlan, action: Action, destroy: bool) -> String {
     match (action, plan.changes.len()) {
         (Action::NoOp, _) if destroy => "the stack is empty".to_owned(),
         (Action::NoOp, _) => "the stack is as its variables say".to_owned(),
+        (Action::Read, _) => "nothing changes as far as its variables are known".to_owned(),
         (_, 0) => "only outputs change".to_owned(),
         (_, 1) => "one resource changes".to_owned(),
         (_, count) => format!("{count} resources change"),
@@ -242,15 +246,16 @@ output("instances", stack.outputs.instance_ids);"#;
         decision.drift = plan.drift.iter().map(drifted).collect();
         decision.basis = basis_of(plan);
         decision.speculative = plan.speculative;
-        if plan.changes.is_empty() {
-            let outputs = plan.output_changes.iter();
-            decision.changes = outputs
-                .map(|(name, before, after)| {
-                    Change::write(format!("outputs.{name}"), before.clone(), after.clone())
-                })
-                .collect();
-        }
-        Ok(decision)
+        // Where resources change, an output that is new says no more than they do.
+        let tells = |before: &Value| plan.changes.is_empty() || *before != Value::Null;
+        let outputs = plan.output_changes.iter().filter(|(_, before, _)| tells(before));
+        decision.changes = outputs
+            .map(|(name, before, after)| {
+                Change::write(format!("outputs.{name}"), before.clone(), after.clone())
+            })
+            .collect();
+        let warnings = plan.warnings.iter().map(|warning| format!("OpenTofu warns: {warning}"));
+        Ok(warnings.fold(decision, Decision::note))
     }
 
     async fn apply(&self, args: Args, seen: Seen, cx: &ApplyContext<'_>) -> Result<Stack, ProviderError> {

@@ -159,8 +159,15 @@ fn is_left_out(name: &str) -> bool {
 }
 
 impl Project {
-    /// Adds the files below a directory, as paths relative to it.
-    fn walk(&self, real: &Path, under: &str, found: &mut Vec<String>) -> std::io::Result<()> {
+    /// Whether a link leads to a file inside the project.
+    fn leads_to_file(&self, link: &Path) -> std::io::Result<bool> {
+        let root = self.root.canonicalize()?;
+        Ok(link.canonicalize().is_ok_and(|real| real.starts_with(root) && real.is_file()))
+    }
+
+    /// Adds the files below a directory, as paths relative to it. The project's root itself holds all sorts of things: there
+    /// only the files right in it are meant.
+    fn walk(&self, real: &Path, under: &str, is_top: bool, found: &mut Vec<String>) -> std::io::Result<()> {
         for entry in fs::read_dir(real)? {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
@@ -168,12 +175,13 @@ impl Project {
                 continue;
             }
             let path = if under.is_empty() { name } else { format!("{under}/{name}") };
-            // Links are not followed: what they lead to is not the module's.
             let kind = entry.file_type()?;
-            if kind.is_dir() {
-                self.walk(&entry.path(), &path, found)?;
-            } else if kind.is_file() {
+            // A link may stand for a file of the project. Directories are not followed: what they lead to is not the module's.
+            let is_file = kind.is_file() || kind.is_symlink() && self.leads_to_file(&entry.path())?;
+            if is_file {
                 found.push(path);
+            } else if kind.is_dir() && !is_top {
+                self.walk(&entry.path(), &path, false, found)?;
             }
             if found.len() > MAX_TREE {
                 return Err(std::io::Error::other(format!("it holds more than {MAX_TREE} files")));
@@ -191,7 +199,8 @@ impl ProjectFiles for Project {
             Diagnostic::error(Code::ScriptFile, message).help("paths are relative to the project's root")
         };
         let mut found = Vec::new();
-        self.walk(&real, "", &mut found).map_err(|error| unreadable(&error))?;
+        let is_top = self.root.canonicalize().is_ok_and(|root| root == real);
+        self.walk(&real, "", is_top, &mut found).map_err(|error| unreadable(&error))?;
         found.sort();
         for path in &found {
             let bytes = fs::read(real.join(path)).map_err(|error| unreadable(&error))?;

@@ -38,6 +38,8 @@ pub struct Variable {
     pub required: bool,
     /// Whether OpenTofu keeps its value out of what it prints.
     pub sensitive: bool,
+    /// Whether OpenTofu keeps its value out of plans, so that it has to be given again to apply one.
+    pub ephemeral: bool,
     /// What it means.
     pub description: Option<String>,
     /// Where it is declared.
@@ -58,9 +60,9 @@ pub struct Output {
 pub struct Backend {
     /// `s3`, `local`.
     pub kind: String,
-    /// The settings that the module itself makes.
-    pub settings: BTreeSet<String>,
-    /// The block as it is written.
+    /// The settings that the module itself makes, with those texts that are written out.
+    pub settings: BTreeMap<String, Option<String>>,
+    /// The block in the language.
     pub text: String,
 }
 
@@ -180,6 +182,8 @@ impl Variable {
             required: before.map_or(!has_default, |variable| variable.required && !has_default),
             sensitive: bool_of(block, "sensitive")
                 .unwrap_or(before.is_some_and(|variable| variable.sensitive)),
+            ephemeral: bool_of(block, "ephemeral")
+                .unwrap_or(before.is_some_and(|variable| variable.ephemeral)),
             description: description.map(str::to_owned).or_else(|| before?.description.clone()),
             origin: origin_of(block, file),
         })
@@ -197,8 +201,13 @@ fn declared(expression: &Expression) -> Result<Type, String> {
 impl Backend {
     fn read(block: &Block, file: &SourceFile<'_>) -> Option<Self> {
         let kind = block.labels.first()?.as_str().to_owned();
-        let settings = block.body.attributes().map(|attribute| attribute.key.as_str().to_owned()).collect();
-        let text = block.span().and_then(|span| file.text.get(span)).unwrap_or_default().to_owned();
+        let literal = |attribute: &hcl_edit::structure::Attribute| {
+            (attribute.key.as_str().to_owned(), attribute.value.as_str().map(str::to_owned))
+        };
+        let settings = block.body.attributes().map(literal).collect();
+        let written = block.span().and_then(|span| file.text.get(span)).map(str::to_owned);
+        // A file in JSON has no block to quote.
+        let text = written.unwrap_or_else(|| Body::builder().block(block.clone()).build().to_string());
         Some(Self { kind, settings, text })
     }
 }
@@ -301,15 +310,34 @@ fn attributes(content: &serde_json::Value) -> Vec<hcl_edit::structure::Attribute
     entries.filter_map(|(key, value)| attribute(key, value)).collect()
 }
 
-/// Texts and bools keep their value; of anything else only the name matters.
 fn attribute(key: &str, value: &serde_json::Value) -> Option<hcl_edit::structure::Attribute> {
     let key = hcl_edit::Ident::try_new(key).ok()?;
-    let value = match value {
+    Some(hcl_edit::structure::Attribute::new(key, expression(value)))
+}
+
+fn expression(value: &serde_json::Value) -> Expression {
+    match value {
         serde_json::Value::String(text) => Expression::from(text.as_str()),
         serde_json::Value::Bool(value) => Expression::from(*value),
-        _ => Expression::null(),
-    };
-    Some(hcl_edit::structure::Attribute::new(key, value))
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Expression::from(whole),
+            (None, Some(float)) => Expression::from(float),
+            (None, None) => Expression::null(),
+        },
+        serde_json::Value::Array(items) => {
+            Expression::from(items.iter().map(expression).collect::<hcl_edit::expr::Array>())
+        }
+        serde_json::Value::Object(entries) => Expression::from(
+            entries
+                .iter()
+                .map(|(key, value)| {
+                    let key = hcl_edit::expr::ObjectKey::from(Expression::from(key.as_str()));
+                    (key, hcl_edit::expr::ObjectValue::from(expression(value)))
+                })
+                .collect::<hcl_edit::expr::Object>(),
+        ),
+        serde_json::Value::Null => Expression::null(),
+    }
 }
 
 #[cfg(test)]
@@ -365,7 +393,7 @@ module "near" {
             assert_eq!((&token.ty, token.required, token.sensitive), (&Type::Any, false, true));
             assert!(module.outputs["ids"].sensitive);
             let backend = module.backend.expect("a backend");
-            assert_eq!((backend.kind.as_str(), backend.settings.contains("key")), ("s3", true));
+            assert_eq!((backend.kind.as_str(), backend.settings.contains_key("key")), ("s3", true));
             assert!(module.calls.contains("./near"));
         }
     }

@@ -32,6 +32,8 @@ pub struct Filled {
     texts: BTreeSet<SmolStr>,
     /// Whether a bool stands in.
     bools: bool,
+    /// Whether anything stands in: an empty list leaves no text to look for.
+    stood_in: bool,
 }
 
 /// A value whose shape is not known, so that nothing can stand for it.
@@ -134,7 +136,10 @@ impl Filled {
                     self.note_given(Some(before), after);
                 }
             }
-            (Some(before), after) if before.has_unknown() && !after.has_unknown() => self.note(after),
+            (Some(before), after) if before.has_unknown() && !after.has_unknown() => {
+                self.stood_in = true;
+                self.note(after);
+            }
             _ => {}
         }
     }
@@ -160,7 +165,10 @@ impl Filled {
     fn value(&mut self, ty: &Type, value: &Value, at: &Path) -> Result<Value, Stuck> {
         let any = &Type::Any;
         match value {
-            Value::Unknown | Value::Ref(_) | Value::Template(_) => self.stand_in(ty, value, at),
+            Value::Unknown | Value::Ref(_) | Value::Template(_) => {
+                self.stood_in = true;
+                self.stand_in(ty, value, at)
+            }
             Value::List(items) => items
                 .iter()
                 .enumerate()
@@ -214,7 +222,7 @@ impl Filled {
     /// Whether anything stands in.
     #[must_use]
     pub fn is_speculative(&self) -> bool {
-        self.bools || !self.texts.is_empty()
+        self.stood_in
     }
 
     /// Whether a value may come from a stand-in.
@@ -251,7 +259,10 @@ impl Filled {
     /// stand-in. Everything else is not known.
     #[must_use]
     pub fn trusted(&self, planned: &Value, state: Option<&Value>) -> Value {
+        let stands_in = |key: &SmolStr| self.taints(&Value::String(key.clone()));
         match (planned, state) {
+            // Which keys there are is not known.
+            (Value::Map(planned), _) if planned.keys().any(stands_in) => Value::Unknown,
             (Value::Map(planned), Some(Value::Map(state))) => Value::Map(
                 planned.iter().map(|(key, item)| (key.clone(), self.trusted(item, state.get(key)))).collect(),
             ),
@@ -259,13 +270,9 @@ impl Filled {
                 planned.iter().zip(state).map(|(item, state)| self.trusted(item, Some(state))).collect(),
             ),
             // The keys are known, whatever stands under them.
-            (Value::Map(planned), _)
-                if planned.keys().all(|key| !self.taints(&Value::String(key.clone()))) =>
-            {
-                Value::Map(
-                    planned.iter().map(|(key, item)| (key.clone(), self.trusted(item, None))).collect(),
-                )
-            }
+            (Value::Map(planned), _) => Value::Map(
+                planned.iter().map(|(key, item)| (key.clone(), self.trusted(item, None))).collect(),
+            ),
             (planned, Some(state)) if planned == state && !self.taints(planned) => planned.clone(),
             _ => Value::Unknown,
         }
@@ -294,6 +301,13 @@ mod tests {
             assert_eq!((stuck.path.to_string().as_str(), stuck.ty.as_str()), ("v", ty));
         }
         assert!(!fill("string", "known".into(), &[]).expect("filled").is_speculative());
+        for (ty, given) in
+            [("list(string)", Value::List(vec![])), ("string", "".into()), ("any", Value::Null)]
+        {
+            let filled = fill(ty, Value::Unknown, &[("v", given)]).expect("filled");
+            assert!(filled.is_speculative(), "{ty}: what leaves no text stands in all the same");
+        }
+        assert!(fill("object({})", Value::Unknown, &[]).expect("filled").is_speculative());
     }
 
     #[test]
@@ -332,6 +346,9 @@ mod tests {
             ("fresh", Value::Unknown),
         ]);
         assert_eq!(trusted, expected);
+        let keyed = Value::map([("ids", Value::map([(TEXT, Value::from("i-1"))]))]);
+        let state = Value::map([("ids", Value::map([("real", Value::from("i-1"))]))]);
+        assert_eq!(filled.trusted(&keyed, Some(&state)), Value::map([("ids", Value::Unknown)]));
         let bools = fill("bool", Value::Unknown, &[]).expect("filled");
         assert_eq!(bools.trusted(&Value::Bool(true), Some(&Value::Bool(true))), Value::Unknown);
     }

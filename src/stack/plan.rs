@@ -56,11 +56,14 @@ pub struct StackPlan {
     pub drift: Vec<ResourceChange>,
     /// Outputs after the changes; unknown leaves where only applying tells.
     pub outputs: Value,
-    /// Outputs that change: name, before, after.
+    /// What changes of the outputs: path, before, after.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output_changes: Vec<(String, Value, Value)>,
     /// Whether placeholders stood for unknown variables.
     pub speculative: bool,
+    /// What OpenTofu warns of: checks that fail, what is deprecated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl StackPlan {
@@ -84,7 +87,9 @@ pub struct Document {
     pub outputs: Map,
     /// The outputs in the state before it.
     pub before: Map,
-    /// Outputs that change: name, before, after.
+    /// Outputs that hold a text which is marked as sensitive elsewhere, whatever OpenTofu itself says of them.
+    pub hidden: BTreeSet<String>,
+    /// What changes of the outputs: path, before, after.
     pub output_changes: Vec<(String, Value, Value)>,
 }
 
@@ -291,29 +296,38 @@ impl Document {
             }
             Ok(changes)
         };
-        let state = shown.prior_state.and_then(|state| state.values);
-        let empty = state.as_ref().is_none_or(|values| values.root_module.is_empty());
+        let state = shown.prior_state.as_ref().and_then(|state| state.values.as_ref());
+        let empty = state.is_none_or(|values| values.root_module.is_empty());
+        let outputs = Outputs { changes: &shown.output_changes, mask: &mask, step };
         Ok(Self {
             empty,
             changes: read(&shown.resource_changes)?,
             drift: read(&shown.resource_drift)?,
-            outputs: outputs_after(&shown.output_changes, step),
-            before: outputs_before(&shown.output_changes, step),
-            output_changes: output_changes(&shown.output_changes),
+            outputs: outputs.after(),
+            before: outputs.before(),
+            output_changes: outputs.changing(),
+            hidden: outputs.hidden(),
         })
     }
 }
 
 /// Texts that are marked as sensitive somewhere in a document. A provider may copy one to where no mark is, as
 /// `terraform_data` does from `input` to `output`; it is masked there as well.
-struct Mask(BTreeSet<String>);
+#[derive(Default)]
+struct Mask {
+    /// Masked wherever a text holds them.
+    parts: BTreeSet<String>,
+    /// Masked where they are the whole text: short ones that are known to be secret.
+    wholes: BTreeSet<String>,
+}
 
-/// Shorter texts are left to the marks: masking every `1` would make a plan unreadable and hide nothing.
+/// Shorter texts are left to the marks, and those that are secrets of the plan itself are masked only as a whole: masking every
+/// `1` would make a plan unreadable and hide nothing.
 const SHORTEST_SECRET: usize = 6;
 
 impl Mask {
     fn of(shown: &Shown, secrets: &[&str]) -> Self {
-        let mut mask = Self(secrets.iter().map(|text| (*text).to_owned()).collect());
+        let mut mask = Self::given(secrets);
         for change in shown.resource_changes.iter().chain(&shown.resource_drift) {
             mask.add_change(&change.change);
         }
@@ -324,8 +338,15 @@ impl Mask {
                 mask.add(&given.value, &Json::Bool(true));
             }
         }
-        mask.0.retain(|text| text.len() >= SHORTEST_SECRET);
+        mask.parts.retain(|text| text.len() >= SHORTEST_SECRET);
         mask
+    }
+
+    /// Of secrets that are known by themselves.
+    fn given(secrets: &[&str]) -> Self {
+        let secrets = secrets.iter().filter(|text| !text.is_empty()).map(|text| (*text).to_owned());
+        let (parts, wholes) = secrets.partition(|text: &String| text.len() >= SHORTEST_SECRET);
+        Self { parts, wholes }
     }
 
     fn add_change(&mut self, change: &Change) {
@@ -336,7 +357,7 @@ impl Mask {
     fn add(&mut self, value: &Json, marks: &Json) {
         match (value, marks) {
             (Json::String(text), Json::Bool(true)) => {
-                self.0.insert(text.clone());
+                self.parts.insert(text.clone());
             }
             (Json::Array(items), Json::Bool(true)) => items.iter().for_each(|item| self.add(item, marks)),
             (Json::Object(entries), Json::Bool(true)) => {
@@ -354,11 +375,24 @@ impl Mask {
         }
     }
 
+    fn hides(&self, text: &str) -> bool {
+        self.wholes.contains(text) || self.parts.iter().any(|secret| text.contains(secret.as_str()))
+    }
+
+    /// Whether a value holds a text that is hidden, as a key or below one.
+    fn reaches(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.hides(text),
+            Value::List(items) => items.iter().any(|item| self.reaches(item)),
+            Value::Map(map) => map.iter().any(|(key, item)| self.hides(key) || self.reaches(item)),
+            _ => false,
+        }
+    }
+
     fn apply(&self, value: &mut Value) {
         match value {
-            Value::String(text) if self.0.iter().any(|secret| text.contains(secret.as_str())) => {
-                *value = nameless();
-            }
+            Value::String(text) if self.hides(text) => *value = nameless(),
+            Value::Map(map) if map.keys().any(|key| self.hides(key)) => *value = nameless(),
             Value::List(items) => items.iter_mut().for_each(|item| self.apply(item)),
             Value::Map(map) => {
                 let names: Vec<SmolStr> = map.keys().cloned().collect();
@@ -373,20 +407,26 @@ impl Mask {
     }
 }
 
-impl StateOutput {
-    fn read(&self, name: &str, step: &str) -> Value {
-        if self.sensitive { secret_output(step, name) } else { value_of(&self.value) }
-    }
-}
-
-/// The outputs as `tofu output -json` prints them. `step` names the secrets among them.
+/// The outputs as `tofu output -json` prints them. `step` names the secrets among them: those that OpenTofu marks, those in
+/// `hidden`, and those that hold one of the texts in `secrets`.
 ///
 /// # Errors
 /// When the text is something else.
-pub fn read_outputs(text: &str, step: &str) -> Result<Map, DocumentError> {
+pub fn read_outputs(
+    text: &str,
+    step: &str,
+    hidden: &BTreeSet<String>,
+    secrets: &[&str],
+) -> Result<Map, DocumentError> {
     let outputs: BTreeMap<String, StateOutput> =
         serde_json::from_str(text).map_err(|error| DocumentError::Malformed(error.to_string()))?;
-    Ok(outputs.iter().map(|(name, output)| (SmolStr::new(name), output.read(name, step))).collect())
+    let mask = Mask::given(secrets);
+    let read = |(name, output): (&String, &StateOutput)| {
+        let value = value_of(&output.value);
+        let is_secret = output.sensitive || hidden.contains(name) || mask.reaches(&value);
+        (SmolStr::new(name), if is_secret { secret_output(step, name) } else { value })
+    };
+    Ok(outputs.iter().map(read).collect())
 }
 
 /// The handle of an output that OpenTofu keeps secret; it says where the value can be read again.
@@ -395,38 +435,66 @@ pub fn secret_output(step: &str, name: &str) -> Value {
     Value::Secret(format!("{step}#{}", Path::root().key("outputs").key(name)).into())
 }
 
-fn outputs_after(changes: &BTreeMap<String, Change>, step: &str) -> Map {
-    let kept = changes.iter().filter(|(_, change)| change.actions != ["delete"]);
-    kept.map(|(name, change)| {
-        let value = with_unknown(&change.after, &change.after_unknown);
-        let secret = !value.has_unknown() && holds_true(&change.after_sensitive);
-        (SmolStr::new(name), if secret { secret_output(step, name) } else { value })
-    })
-    .collect()
+/// The outputs of a plan.
+struct Outputs<'a> {
+    changes: &'a BTreeMap<String, Change>,
+    mask: &'a Mask,
+    step: &'a str,
 }
 
-/// The outputs in the state; one that is not there yet is no output.
-fn outputs_before(changes: &BTreeMap<String, Change>, step: &str) -> Map {
-    let known = changes.iter().filter(|(_, change)| change.actions != ["create"]);
-    known
-        .map(|(name, change)| {
-            let secret = holds_true(&change.before_sensitive);
-            let value = if secret { secret_output(step, name) } else { value_of(&change.before) };
+impl Outputs<'_> {
+    fn is_secret(&self, value: &Value, marks: &Json) -> bool {
+        holds_true(marks) || self.mask.reaches(value)
+    }
+
+    /// The outputs after the plan. The handle of a secret is resolved by reading the output where it is, so one that changes is
+    /// not known until it has changed.
+    fn after(&self) -> Map {
+        let kept = self.changes.iter().filter(|(_, change)| change.actions != ["delete"]);
+        kept.map(|(name, change)| {
+            let value = with_unknown(&change.after, &change.after_unknown);
+            let value = match self.is_secret(&value, &change.after_sensitive) {
+                true if change.actions == ["no-op"] => secret_output(self.step, name),
+                true => Value::Unknown,
+                false => value,
+            };
             (SmolStr::new(name), value)
         })
         .collect()
-}
+    }
 
-fn output_changes(changes: &BTreeMap<String, Change>) -> Vec<(String, Value, Value)> {
-    let changing = changes.iter().filter(|(_, change)| change.actions != ["no-op"]);
-    changing
-        .map(|(name, change)| {
-            let masked = |value: Value, mark: &Json| if holds_true(mark) { nameless() } else { value };
-            let before = masked(value_of(&change.before), &change.before_sensitive);
-            let after = masked(with_unknown(&change.after, &change.after_unknown), &change.after_sensitive);
-            (name.clone(), before, after)
-        })
-        .collect()
+    /// The outputs in the state; one that is not there yet is no output.
+    fn before(&self) -> Map {
+        let known = self.changes.iter().filter(|(_, change)| change.actions != ["create"]);
+        known
+            .map(|(name, change)| {
+                let value = value_of(&change.before);
+                let secret = self.is_secret(&value, &change.before_sensitive);
+                (SmolStr::new(name), if secret { secret_output(self.step, name) } else { value })
+            })
+            .collect()
+    }
+
+    /// What changes of them, down to where they differ.
+    fn changing(&self) -> Vec<(String, Value, Value)> {
+        let mut found = Vec::new();
+        for (name, change) in self.changes.iter().filter(|(_, change)| change.actions != ["no-op"]) {
+            let before = value_of(&change.before);
+            let after = with_unknown(&change.after, &change.after_unknown);
+            let marks = (&change.before_sensitive, &change.after_sensitive);
+            differences(&before, &after, marks, &Path::root().key(name), &mut found);
+        }
+        for (_, before, after) in &mut found {
+            self.mask.apply(before);
+            self.mask.apply(after);
+        }
+        found
+    }
+
+    fn hidden(&self) -> BTreeSet<String> {
+        let holds = |change: &Change| self.mask.reaches(&with_unknown(&change.after, &change.after_unknown));
+        self.changes.iter().filter(|(_, change)| holds(change)).map(|(name, _)| name.clone()).collect()
+    }
 }
 
 impl Changed {
@@ -448,7 +516,11 @@ impl Changed {
             ["update"] => ("update", None),
             ["delete"] => ("destroy", None),
             ["delete", "create"] | ["create", "delete"] => ("replace", self.replaced_because()),
-            ["forget"] => ("update", Some("no longer managed; the thing itself stays".to_owned())),
+            // The thing stays and nobody looks after it: that is a loss, and it counts as one.
+            ["forget"] => ("destroy", Some("no longer managed; the thing itself stays".to_owned())),
+            ["forget", "create"] | ["create", "forget"] => {
+                ("replace", Some("the old one is no longer managed and stays".to_owned()))
+            }
             _ => {
                 return Err(DocumentError::Action {
                     address: self.address.clone(),
@@ -672,12 +744,21 @@ mod tests {
             ],
             "output_changes": {
                 "id": { "actions": ["create"], "before": null, "after_unknown": true, "after_sensitive": false },
-                "token": { "actions": ["create"], "before": null, "after": "canary-5", "after_sensitive": true },
+                "token": { "actions": ["no-op"], "before": "canary-5", "after": "canary-5", "before_sensitive": true, "after_sensitive": true },
+                "rotated": { "actions": ["update"], "before": "canary-6", "after": "canary-7", "after_sensitive": true, "before_sensitive": true },
+                "partly": { "actions": ["update"], "before": null, "after": { "password": "canary-8" }, "after_unknown": { "id": true }, "after_sensitive": true },
+                "copied": { "actions": ["create"], "before": null, "after": ["x canary-given"], "after_sensitive": false },
             },
             "configuration": { "root_module": { "resources": [{ "address": "a.new", "expressions": { "link": {} } }] } },
         });
         let read = read(&document).expect("a plan");
         assert!(!format!("{read:?}").contains("canary"), "{read:?}");
+        let outputs = json!({ "a": { "value": ["canary-given"] }, "b": { "value": "pin" }, "c": { "value": "pinned" },
+            "d": { "value": "canary" }, "e": { "value": "canary", "sensitive": true } });
+        let hidden = BTreeSet::from(["d".to_owned()]);
+        let outputs = read_outputs(&outputs.to_string(), "s.x", &hidden, &["canary-given", "pin"]);
+        let told = outputs.expect("outputs").iter().filter(|(_, it)| !matches!(it, Value::Secret(_))).count();
+        assert_eq!(told, 1, "a short secret is one only as a whole");
         let names =
             |change: &ResourceChange| change.attributes.iter().map(|it| it.0.clone()).collect::<Vec<_>>();
         assert_eq!(
@@ -692,6 +773,14 @@ mod tests {
         assert_eq!(names(&read.changes[1]), ["arg", "copy", "list[0].k", "password", "size"]);
         assert_eq!(read.outputs.get("id"), Some(&Value::Unknown));
         assert_eq!(read.outputs.get("token"), Some(&Value::Secret("tofu_apply.x#outputs.token".into())));
+        for changing in ["rotated", "partly", "copied"] {
+            assert_eq!(
+                read.outputs.get(changing),
+                Some(&Value::Unknown),
+                "the handle would mean the old value"
+            );
+        }
+        assert!(read.hidden.contains("copied"));
     }
 
     #[test]
@@ -729,7 +818,11 @@ mod tests {
         );
         assert_eq!(
             case(&["forget"], json!({})),
-            of(k, "update", Some("no longer managed; the thing itself stays"))
+            of(k, "destroy", Some("no longer managed; the thing itself stays"))
+        );
+        assert_eq!(
+            case(&["forget", "create"], json!({})),
+            of(k, "replace", Some("the old one is no longer managed and stays"))
         );
         assert_eq!(case(&["read"], json!({ "mode": "data" })), of(k, "read", None));
         assert!(matches!(case(&["dance"], json!({})), Err(DocumentError::Action { .. })));

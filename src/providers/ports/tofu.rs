@@ -85,6 +85,11 @@ pub trait TofuRead: Send + Sync {
         Ok(())
     }
 
+    /// Removes raw plans that were put somewhere and that nobody needs any more.
+    fn discard(&self, dir: &Path) {
+        let _ = dir;
+    }
+
     /// Takes the raw plans beside a saved plan for those that were shown. One that is missing or damaged is made again.
     fn bring(&self, dir: &Path) {
         let _ = dir;

@@ -192,6 +192,7 @@ impl Sim {
             outputs: Value::Map(outputs),
             output_changes: Vec::new(),
             speculative,
+            warnings: Vec::new(),
         };
         Ok(Outcome { plan, wanted })
     }

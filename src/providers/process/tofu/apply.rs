@@ -30,12 +30,9 @@ impl Stack<'_> {
             return Err(moved("the raw plan is not the one that was shown"));
         }
         self.remember_triggers().await?;
-        Marker { key: key.clone(), sha256: raw.sha256.clone(), basis: plan.basis.clone() }
-            .write(&self.place)?;
-        self.tofu.raw.take(&key);
         let work = super::place::Work::new(&self.place)?;
         let output = work.path("apply.jsonl");
-        let vars = self.var_file(&work, &revealed)?;
+        let vars = self.var_file(&work, &revealed).await?;
         let var_file = vars.as_ref().map(|file| format!("-var-file={}", file.path().display()));
         let file = raw.file.display().to_string();
         let parallelism = self.request.parallelism.map(|most| format!("-parallelism={most}"));
@@ -47,6 +44,9 @@ impl Stack<'_> {
         let mut complaints = Vec::new();
         let mut rest = String::new();
         let tool = self.program.tool(&self.place.module, &self.tofu.place.environment, &self.set);
+        Marker { key: key.clone(), sha256: raw.sha256.clone(), basis: plan.basis.clone() }
+            .write(&self.place)?;
+        self.tofu.raw.take(&key);
         let status = tool
             .record(&args, &output, |line| match Event::read(line) {
                 Some(event) => {
@@ -63,7 +63,8 @@ impl Stack<'_> {
             .await?;
         drop(vars);
         if status.success() {
-            let outputs = self.outputs().await?;
+            self.triggers_are_done().await?;
+            let outputs = self.outputs(&document.hidden, &revealed).await?;
             Marker::forget(&self.place);
             return Ok(outputs);
         }
@@ -78,7 +79,12 @@ impl Stack<'_> {
             return Err(self.stale(plan).await);
         }
         let error = self.failed(APPLY, &complaints, &revealed);
-        if error.kind == ErrorKind::Locked || error.help.is_some() {
+        if error.kind == ErrorKind::Locked {
+            // Nothing was begun: who holds the lock may move the state, and that will not have been us.
+            Marker::forget(&self.place);
+            return Err(error);
+        }
+        if error.help.is_some() {
             return Err(error);
         }
         Err(error.help("what was done is in the state; run again: the plan shows what is left"))
@@ -92,10 +98,12 @@ impl Stack<'_> {
             Ok(basis) => format!("serial {}", basis.serial),
             Err(_) => "another".to_owned(),
         };
-        let message = format!(
-            "the state of {} moved since it was planned: was serial {was}, now {now}",
-            self.request.dir
-        );
+        let dir = &self.request.dir;
+        let message = if now == format!("serial {was}") {
+            format!("the state of {dir} moved while it was being planned, to {now}")
+        } else {
+            format!("the state of {dir} moved since it was planned: was serial {was}, now {now}")
+        };
         ProviderError::new(ErrorKind::Moved, APPLY, message)
             .help("plan again and review what is new; nothing was done")
     }

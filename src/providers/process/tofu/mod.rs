@@ -15,15 +15,16 @@ mod secrets;
 mod state;
 mod variables;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use self::init::Ready;
+use self::init::{Ready, unstamp};
 use self::place::{Place, Work};
 use self::program::{Complaints, Held, Program};
 use self::raw::{Marker, Raw, RawPlans};
@@ -41,6 +42,10 @@ use crate::units::Seconds;
 use crate::value::{Map, Path as ValuePath, Value};
 
 const PLAN: &str = "tofu plan";
+
+/// What OpenTofu says when what `init` made is gone.
+const NOT_INITIALISED: [&str; 2] =
+    ["Required plugins are not installed", "Inconsistent dependency lock file"];
 
 /// How long an apply waits for a lock when the profile does not say.
 const LOCK_TIMEOUT: Seconds = Seconds(30);
@@ -99,6 +104,8 @@ struct Stack<'a> {
     module: Module,
     /// A digest of the module's files: with the request, it names a plan.
     source: String,
+    /// Keeps the data directory as it is.
+    _in_use: File,
     set: Vec<(String, OsString)>,
 }
 
@@ -122,9 +129,9 @@ impl TofuProcess {
         }
         let program = Program::find(&self.place.environment, request.binary.as_deref())?;
         let place = Place::of(&self.place.root, &self.place.cache, request)?;
-        let Ready { module, source } = self.ready(&program, &place, request).await?;
+        let Ready { module, source, in_use } = self.ready(&program, &place, request).await?;
         let set = self.variables(&place, request);
-        Ok(Stack { tofu: self, request, program, place, module, source, set })
+        Ok(Stack { tofu: self, request, program, place, module, source, _in_use: in_use, set })
     }
 
     /// Variables of the environment for a stack.
@@ -156,9 +163,7 @@ impl Stack<'_> {
     /// What names the plan of this request on these files.
     fn key(&self) -> String {
         let request = serde_json::to_string(self.request).unwrap_or_default();
-        crate::plan::digest::sha256_hex(
-            format!("{}\n{}\n{request}", self.source, self.program.stamp).as_bytes(),
-        )
+        crate::plan::digest::sha256_hex(format!("{}\n{request}", self.source).as_bytes())
     }
 
     async fn run(&self, args: &[&str]) -> Answer<Said> {
@@ -247,10 +252,15 @@ impl Stack<'_> {
         let said = self.run(&args).await?;
         drop(vars);
         if !said.status.success() {
-            return Err(self.failed(PLAN, &Complaints::of(&said), revealed));
+            let complaints = Complaints::of(&said);
+            if NOT_INITIALISED.iter().any(|sign| complaints.find(sign).is_some()) {
+                unstamp(&self.place)?;
+            }
+            return Err(self.failed(PLAN, &complaints, revealed));
         }
         let mut document = self.show(&file, revealed).await?;
-        for (_, _, after) in document.changes.iter_mut().flat_map(|change| &mut change.attributes) {
+        let attributes = document.changes.iter_mut().flat_map(|change| &mut change.attributes);
+        for (_, _, after) in attributes.chain(&mut document.output_changes) {
             *after = filled.veiled(after);
         }
         let outputs = Value::Map(document.outputs.clone());
@@ -266,6 +276,10 @@ impl Stack<'_> {
             },
             output_changes: document.output_changes,
             speculative,
+            warnings: program::warnings(&said.stdout, &self.request.dir)
+                .into_iter()
+                .map(|warning| without(&warning, revealed))
+                .collect(),
         };
         self.check_outputs(plan.outputs.as_map())?;
         self.check_addresses(&plan).await?;
@@ -275,12 +289,18 @@ impl Stack<'_> {
         Ok((plan, work))
     }
 
-    /// A file that repeats the variables, where files of the module set some as well: OpenTofu holds those against the plan.
-    fn var_file(&self, work: &Work, revealed: &Revealed) -> Answer<Option<VarFile>> {
+    /// A file that repeats the variables, where OpenTofu wants them again: files of the module set some as well and are held
+    /// against the plan, or some are ephemeral and not in it. Older versions take none beside a plan, and hold nothing against it.
+    async fn var_file(&self, work: &Work, revealed: &Revealed) -> Answer<Option<VarFile>> {
         let has_presets = std::fs::read_dir(&self.place.module).is_ok_and(|entries| {
             entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_preset_file))
         });
-        if !has_presets {
+        let has_ephemeral = self.module.variables.values().any(|variable| variable.ephemeral);
+        if !has_presets && !has_ephemeral {
+            return Ok(None);
+        }
+        let version = self.program.version(&self.tofu.place.root, &self.tofu.place.environment).await?;
+        if version < self.program.takes_variables_with_a_plan() {
             return Ok(None);
         }
         VarFile::write(work.file("apply.tfvars.json")?, &self.request.vars, revealed).map(Some)
@@ -322,11 +342,12 @@ impl Stack<'_> {
     }
 
     /// Outputs as they are now. One that the module has and the state has not is null.
-    async fn outputs(&self) -> Answer<Map> {
+    async fn outputs(&self, hidden: &BTreeSet<String>, revealed: &Revealed) -> Answer<Map> {
         let text = self.output_text().await?;
-        let mut outputs = read_outputs(&text, &self.request.step).map_err(|error| {
-            ProviderError::permanent("tofu output", format!("{}: {error}", self.request.dir))
-        })?;
+        let mut outputs =
+            read_outputs(&text, &self.request.step, hidden, &texts(revealed)).map_err(|error| {
+                ProviderError::permanent("tofu output", format!("{}: {error}", self.request.dir))
+            })?;
         if !self.request.destroy {
             for name in
                 self.module.outputs.keys().filter(|name| outputs.get(name).is_none()).collect::<Vec<_>>()
@@ -348,14 +369,21 @@ impl Stack<'_> {
         {
             return Ok(shown.plan);
         }
+        if self.tofu.raw.is_another(&self.request.step, &key) {
+            tracing::warn!(
+                step = self.request.step,
+                "the module or the variables are others than the saved raw plan was made of; it is made again"
+            );
+        }
         let (mut plan, work) = self.plan().await?;
         // What our own apply made of the state is not a state that moved.
         if let Some(marker) = begun.filter(|marker| marker.key == key)
-            && plan.basis.is_some()
+            && let (Some(now), Some(then)) = (&plan.basis, &marker.basis)
+            && (then.lineage == now.lineage || then.lineage == state::NONE)
         {
             plan.basis = marker.basis;
         }
-        self.tofu.raw.put(key, Raw::new(&plan, work, holds_secrets(self.request)));
+        self.tofu.raw.put(key, Raw::new(&self.request.step, &plan, work, holds_secrets(self.request)));
         Ok(plan)
     }
 
@@ -386,7 +414,7 @@ fn hint(message: &str) -> Option<&'static str> {
     let table = [
         (
             "Error asking for state migration action",
-            "a state of another backend lies in the module's directory: move it with `tofu init -migrate-state`, or remove it",
+            "a state of another backend lies in the module's directory: move it with `tofu init -migrate-state`",
         ),
         (
             "Failed to persist state",
@@ -400,6 +428,11 @@ fn hint(message: &str) -> Option<&'static str> {
         (
             "Failed to query available provider packages",
             "the provider's registry cannot be reached, or has no such version; a mirror is set up in the CLI configuration",
+        ),
+        ("use_lockfile", "the lock beside a state in S3 needs OpenTofu or Terraform 1.10 or newer"),
+        (
+            "Required plugins are not installed",
+            "the providers that were there are gone: run again, and they are fetched",
         ),
         ("no such host", "check the network and the names in the module's backend and providers"),
         ("connection refused", "nothing listens there; check the endpoint"),
@@ -428,9 +461,10 @@ impl TofuRead for TofuProcess {
         match purpose {
             Purpose::Act => stack.plan_to_act().await,
             Purpose::Show => {
-                Marker::forget(&stack.place);
                 let (plan, work) = stack.plan().await?;
-                self.raw.put(stack.key(), Raw::new(&plan, work, holds_secrets(request)));
+                // What is begun from now on is begun with this plan.
+                Marker::forget(&stack.place);
+                self.raw.put(stack.key(), Raw::new(&request.step, &plan, work, holds_secrets(request)));
                 Ok(plan)
             }
         }
@@ -438,6 +472,12 @@ impl TofuRead for TofuProcess {
 
     fn keep(&self, dir: &Path) -> Answer<()> {
         self.raw.keep(dir)
+    }
+
+    fn discard(&self, dir: &Path) {
+        if let Err(error) = raw::clear(dir) {
+            tracing::warn!(dir = %dir.display(), %error, "raw plans that nobody needs any more cannot be removed");
+        }
     }
 
     fn bring(&self, dir: &Path) {

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::plan::digest::sha256_hex;
 use crate::providers::error::ProviderError;
@@ -19,6 +20,12 @@ const OWNER: &str = "owner";
 
 /// The beginning of a working directory's name.
 const WORK: &str = "work-";
+
+/// What stands before its name while it is made.
+const FRESH: &str = "new-";
+
+/// After this long nobody finishes one any more.
+const UNFINISHED: Duration = Duration::from_secs(3600);
 
 /// A stack on this machine.
 #[derive(Debug, Clone)]
@@ -74,12 +81,13 @@ impl Work {
     pub(super) fn new(place: &Place) -> Answer<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{WORK}{}-{number}", std::process::id());
+        // Two containers that share a project may have the same process ids.
+        let name = format!("{WORK}{}-{number}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = place.home.join(&name);
         let make = || {
             sweep(&place.home)?;
             // It gets its name once its owner is known: nobody sweeps away what is just being made.
-            let fresh = place.home.join(format!("new-{name}"));
+            let fresh = place.home.join(format!("{FRESH}{name}"));
             private_dir(&fresh)?;
             let owner = private(&fresh.join(OWNER))?;
             owner.lock()?;
@@ -121,6 +129,14 @@ fn sweep(home: &Path) -> io::Result<()> {
         let is_work =
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(WORK));
         if !is_work {
+            // One that was never finished holds nothing but an empty file; what is being made now is younger.
+            let is_old = |metadata: fs::Metadata| {
+                metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNFINISHED))
+            };
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with(FRESH) && path.metadata().is_ok_and(is_old) {
+                let _ = fs::remove_dir_all(&path);
+            }
             continue;
         }
         let Ok(owner) = File::open(path.join(OWNER)) else { continue };

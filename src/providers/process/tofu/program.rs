@@ -121,8 +121,8 @@ impl Program {
         runs.then(|| Self { name: name.to_owned(), path, stamp })
     }
 
-    /// The version, once it is known to be new enough.
-    pub(super) async fn version(&self, dir: &Path, environment: &Environment) -> Answer<String> {
+    /// The version, major and minor, once it is known to be new enough.
+    pub(super) async fn version(&self, dir: &Path, environment: &Environment) -> Answer<(u32, u32)> {
         #[derive(Deserialize)]
         struct Version {
             terraform_version: String,
@@ -135,7 +135,7 @@ impl Program {
             .terraform_version;
         let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
         match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Ok(version),
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Ok((major, minor)),
             _ => {
                 let (major, minor) = OLDEST;
                 Err(failed(format!(
@@ -144,6 +144,11 @@ impl Program {
                 )))
             }
         }
+    }
+
+    /// The version since when it takes variables beside a plan. Sources: the change logs of OpenTofu 1.11 and Terraform 1.10.
+    pub(super) fn takes_variables_with_a_plan(&self) -> (u32, u32) {
+        if self.name == "terraform" { (1, 10) } else { (1, 11) }
     }
 
     /// A way to run it.
@@ -227,6 +232,19 @@ impl Event {
     pub(super) fn error(self) -> Option<Complaint> {
         self.diagnostic.filter(|complaint| complaint.severity == "error")
     }
+}
+
+/// What it warns of in a stream of events, each once.
+pub(super) fn warnings(stdout: &str, dir: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let complaints = stdout.lines().filter_map(Event::read).filter_map(|event| event.diagnostic);
+    for complaint in complaints.filter(|complaint| complaint.severity == "warning") {
+        let told = complaint.text(dir).split_whitespace().collect::<Vec<_>>().join(" ");
+        if !found.contains(&told) {
+            found.push(told);
+        }
+    }
+    found
 }
 
 /// Everything that went wrong, as it said it.

@@ -20,9 +20,13 @@ use crate::providers::ports::{Answer, Basis, StackPlan};
 /// The list of the raw plans beside a saved plan.
 const INDEX: &str = "plans.json";
 
+/// The extension of a raw plan beside it.
+const RAW: &str = "tfplan";
+
 /// A raw plan with what was shown of it.
 #[derive(Debug, Clone)]
 pub(super) struct Raw {
+    pub(super) step: String,
     pub(super) plan: StackPlan,
     pub(super) file: PathBuf,
     pub(super) sha256: String,
@@ -35,12 +39,20 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    pub(super) fn new(plan: &StackPlan, work: Work, has_secrets: bool) -> Self {
+    pub(super) fn new(step: &str, plan: &StackPlan, work: Work, has_secrets: bool) -> Self {
         let file = work.path("plan");
         // A file that cannot be read has no digest, and will not be found again.
         let sha256 = fs::read(&file).map(|bytes| sha256_hex(&bytes)).unwrap_or_default();
         let may_be_kept = plan.acts() && !plan.speculative && !has_secrets;
-        Self { plan: plan.clone(), file, sha256, may_be_kept, is_brought: false, _work: Some(Arc::new(work)) }
+        Self {
+            step: step.to_owned(),
+            plan: plan.clone(),
+            file,
+            sha256,
+            may_be_kept,
+            is_brought: false,
+            _work: Some(Arc::new(work)),
+        }
     }
 
     /// Whether the file is still the one that was shown.
@@ -51,6 +63,7 @@ impl Raw {
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
+    step: String,
     key: String,
     sha256: String,
     plan: StackPlan,
@@ -67,6 +80,12 @@ impl RawPlans {
 
     pub(super) fn get(&self, key: &str) -> Option<Raw> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Whether a raw plan that lay beside a saved plan is the step's, but another one's than is asked for.
+    pub(super) fn is_another(&self, step: &str, key: &str) -> bool {
+        let plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !plans.contains_key(key) && plans.values().any(|raw| raw.is_brought && raw.step == step)
     }
 
     /// Forgets a raw plan: it was begun.
@@ -86,17 +105,16 @@ impl RawPlans {
         let mut kept: Vec<(&String, &Raw)> = plans.iter().filter(|(_, raw)| raw.may_be_kept).collect();
         kept.sort_by_key(|(key, _)| *key);
         let write = || {
-            if dir.exists() {
-                fs::remove_dir_all(dir)?;
-            }
+            clear(dir)?;
             if kept.is_empty() {
                 return Ok(());
             }
             private_dir(dir)?;
             let mut entries = Vec::new();
             for (key, raw) in &kept {
-                write_private(&dir.join(format!("{}.tfplan", raw.sha256)), &fs::read(&raw.file)?)?;
+                write_private(&dir.join(format!("{}.{RAW}", raw.sha256)), &fs::read(&raw.file)?)?;
                 entries.push(Entry {
+                    step: raw.step.clone(),
                     key: (*key).clone(),
                     sha256: raw.sha256.clone(),
                     plan: raw.plan.clone(),
@@ -118,15 +136,36 @@ impl RawPlans {
                 return;
             }
         };
-        for Entry { key, sha256, plan } in entries {
-            let file = dir.join(format!("{sha256}.tfplan"));
-            let raw = Raw { plan, file, sha256, may_be_kept: true, is_brought: true, _work: None };
+        for Entry { step, key, sha256, plan } in entries {
+            let file = dir.join(format!("{sha256}.{RAW}"));
+            let raw = Raw { step, plan, file, sha256, may_be_kept: true, is_brought: true, _work: None };
             if raw.is_whole() {
                 self.put(key, raw);
             } else {
                 tracing::warn!(file = %raw.file.display(), "a raw plan is missing or damaged; it is made again");
             }
         }
+    }
+}
+
+/// Removes raw plans that were kept before, and nothing else: the directory may be somebody's own.
+pub(super) fn clear(dir: &Path) -> std::io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let is_ours = path.file_name().is_some_and(|name| name == INDEX)
+            || path.extension().is_some_and(|extension| extension == RAW);
+        if is_ours {
+            fs::remove_file(path)?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
     }
 }
 

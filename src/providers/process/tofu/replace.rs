@@ -1,16 +1,18 @@
 //! Replacing on a trigger, once. Which trigger each resource was last replaced for is remembered in a second state beside the
 //! stack's own, in the same backend: it is shared by all machines and cannot be lost with `.clawd/`.
 //!
-//! The trigger is written down before the resource is replaced, with the id it has then. A run that dies in between goes on:
-//! a resource that still has that id is still to be replaced; one that has another was.
+//! The trigger is written down before the resource is replaced, with the id it has then, and as done afterwards. A run that dies
+//! in between goes on: a resource that still has that id is still to be replaced; one that has another was. Only where an id is
+//! a name, and outlives what it names, such a run replaces once more.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::init::local_state;
+use super::init::{Hold, local_state, lock};
 use super::place::{Place, private_dir, unwritable};
 use super::program::{Complaint, Complaints};
 use super::state::State;
@@ -29,7 +31,7 @@ const SUFFIX: &str = "clawd-replace";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
     trigger: String,
-    /// The id that the resource had when the trigger was written down; `None` when it was not there.
+    /// The id that the resource had when the trigger was written down; `None` when it was not there, or has been replaced.
     was: Option<String>,
 }
 
@@ -97,17 +99,34 @@ impl Stack<'_> {
                 (address.clone(), same.cloned().unwrap_or_else(fresh))
             })
             .collect();
-        if memories == known {
+        self.remember(memories, &known).await
+    }
+
+    /// Writes down that what the triggers meant is done.
+    pub(super) async fn triggers_are_done(&self) -> Answer<()> {
+        if self.request.replace.is_empty() || self.request.destroy {
             return Ok(());
         }
+        let known = self.memories().await?;
+        let done = known.iter().map(|(address, memory)| {
+            (address.clone(), Memory { trigger: memory.trigger.clone(), was: None })
+        });
+        self.remember(done.collect(), &known).await
+    }
+
+    async fn remember(&self, memories: Memories, known: &Memories) -> Answer<()> {
+        if memories == *known {
+            return Ok(());
+        }
+        let failed = |error: serde_json::Error| ProviderError::permanent(REPLACE, error.to_string());
+        let memories = format!("-var=memories={}", serde_json::to_string(&memories).map_err(failed)?);
         let lock_timeout = self.tofu.lock_timeout();
-        self.beside(&memories, &["apply", "-input=false", "-no-color", "-auto-approve", &lock_timeout])
-            .await?;
-        Ok(())
+        let apply = ["apply", "-input=false", "-no-color", "-auto-approve", &lock_timeout, &memories];
+        self.beside(&apply).await.map(|_| ())
     }
 
     async fn memories(&self) -> Answer<Memories> {
-        let said = self.beside(&Memories::new(), &["state", "pull"]).await?;
+        let said = self.beside(&["state", "pull"]).await?;
         let failed = |error: serde_json::Error| {
             ProviderError::permanent(REPLACE, format!("{}: {error}", self.request.dir))
         };
@@ -121,14 +140,14 @@ impl Stack<'_> {
     }
 
     /// Runs a command on the second state. Its module holds nothing but the memories.
-    async fn beside(&self, memories: &Memories, args: &[&str]) -> Answer<Said> {
+    async fn beside(&self, args: &[&str]) -> Answer<Said> {
         let place =
             Place { module: self.place.home.join("triggers"), home: self.place.home.join("triggers") };
         let dir = &place.module;
+        private_dir(dir).map_err(|error| unwritable(dir, &error))?;
+        let _alone = lock(dir, Hold::Alone, self.tofu.around.lock_timeout).await?;
         let write = |name: &str, text: &str| {
-            private_dir(dir)
-                .and_then(|()| fs::write(dir.join(name), text))
-                .map_err(|error| unwritable(&dir.join(name), &error))
+            fs::write(dir.join(name), text).map_err(|error| unwritable(&dir.join(name), &error))
         };
         let settings = self.tofu.backend(&self.module, self.request)?;
         let local = local_state(&self.module, &self.place, &settings);
@@ -146,8 +165,6 @@ impl Stack<'_> {
         let input = json!({ "resource": { "terraform_data": { "replaced": { "input": "${jsondecode(var.memories)}" } } },
             "variable": { "memories": { "type": "string" } } });
         write("memories.tf.json", &input.to_string())?;
-        let vars = json!({ "memories": serde_json::to_string(memories).unwrap_or_default() });
-        write("terraform.tfvars.json", &vars.to_string())?;
         write("backend.tfbackend", &backend_file(&settings))?;
         let mut request = self.request.clone();
         request.workspace = match local {
@@ -155,19 +172,20 @@ impl Stack<'_> {
             None => format!("{}-{SUFFIX}", self.request.workspace),
         };
         let set = self.tofu.variables(&place, &request);
-        let tool = self.program.tool(&place.module, &self.tofu.place.environment, &set);
+        let without: Vec<_> = set.iter().filter(|(name, _)| name != "TF_WORKSPACE").cloned().collect();
         let file = format!("-backend-config={}", dir.join("backend.tfbackend").display());
-        for args in [&["init", "-input=false", "-no-color", "-reconfigure", &file][..], args] {
+        let init = ["init", "-input=false", "-no-color", "-reconfigure", &file];
+        let run = async |set: &[(String, OsString)], args: &[&str]| {
+            let tool = self.program.tool(&place.module, &self.tofu.place.environment, set);
             let said = tool.run(args).await?;
-            if !said.status.success() {
-                let complaints = Complaints(vec![Complaint::plain(&said.stderr)]);
-                return Err(self.failed(REPLACE, &complaints, &Revealed::new()));
-            }
-            if args[0] != "init" {
+            if said.status.success() {
                 return Ok(said);
             }
-        }
-        Err(ProviderError::permanent(REPLACE, "no command was given"))
+            let complaints = Complaints(vec![Complaint::plain(&said.stderr)]);
+            Err(self.failed(REPLACE, &complaints, &Revealed::new()))
+        };
+        run(&without, &init).await?;
+        run(&set, args).await
     }
 }
 
@@ -186,7 +204,7 @@ mod tests {
         assert!(is_due("b", Some(&memory("a", Some(&one))), Some(&two)), "another trigger");
         assert!(
             !is_due("a", Some(&memory("a", None)), Some(&one)),
-            "made after the trigger was written down"
+            "made after the trigger was written down, or done under the same id"
         );
         assert!(!is_due("a", None, None), "not there");
     }

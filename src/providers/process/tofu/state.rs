@@ -10,7 +10,7 @@ use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, Basis};
 
 /// The lineage of a state that is not there yet.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 /// A state.
 #[derive(Debug, Default, Deserialize)]
@@ -52,11 +52,14 @@ impl State {
         Basis { lineage: lineage.to_owned(), serial: self.serial }
     }
 
-    /// The ids of the resources by address.
+    /// The ids of the resources by address; empty for one without.
     pub(super) fn ids(&self) -> BTreeMap<String, String> {
-        self.instances()
-            .filter_map(|(address, attributes)| Some((address, attributes.get("id")?.as_str()?.to_owned())))
-            .collect()
+        let id = |attributes: &Json| match attributes.get("id") {
+            Some(Json::String(id)) => id.clone(),
+            Some(Json::Number(id)) => id.to_string(),
+            _ => String::new(),
+        };
+        self.instances().map(|(address, attributes)| (address, id(attributes))).collect()
     }
 
     /// The managed resources by address, with their attributes.
