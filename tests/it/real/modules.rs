@@ -5,7 +5,7 @@ use std::process::Command;
 
 use hcl_edit::structure::{Block, Body};
 
-use super::stacks::tofu_dir;
+use super::stacks::tofu_program;
 use crate::support::repository;
 
 fn modules() -> Vec<(String, Body)> {
@@ -36,9 +36,7 @@ fn text_of<'a>(block: &'a Block, attribute: &str) -> Option<&'a str> {
 
 #[test]
 fn modules_are_formatted() {
-    let tofu = tofu_dir();
-    let program = if tofu.join("tofu").is_file() { "tofu" } else { "terraform" };
-    let output = Command::new(tofu.join(program))
+    let output = Command::new(tofu_program())
         .args(["fmt", "-check", "-diff", "-recursive", "-no-color"])
         .current_dir(repository().join("tofu"))
         .env("TF_CLI_CONFIG_FILE", "/dev/null")

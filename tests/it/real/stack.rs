@@ -289,3 +289,114 @@ resource "test_file" "gone" {
     assert_eq!(stacks.project.read("kept"), "as it should be");
     assert!(stacks.expect(0, &dry).contains("No changes."));
 }
+
+/// Where an id is a name, it is the same after a replacement; the trigger is done with all the same.
+#[test]
+fn a_trigger_replaces_once_what_keeps_its_id() {
+    let stacks = Stacks::new();
+    stacks.module(&format!(
+        "terraform {{\n  required_providers {{\n    test = {{ source = \"clawd/test\" }}\n  }}\n}}\n\
+         resource \"test_file\" \"it\" {{\n  path    = \"{}/it\"\n  content = \"x\"\n}}\n",
+        stacks.path().display()
+    ));
+    let plan = |trigger: &str| {
+        stacks.plan(&format!(
+            "allow(#{{ replace: [`tofu_apply.m/test_file.it`], max_replace: 1 }});\n\
+             tofu_apply(\"m\", #{{ dir: \"tofu/m\"{trigger} }});"
+        ));
+    };
+    plan("");
+    stacks.apply();
+    let id = stacks.ids("tofu/m");
+    plan(", replace: #{ \"test_file.it\": \"november\" }");
+    let said = stacks.apply();
+    assert!(said.contains("-/+ test_file.it") || said.contains("± test_file.it"), "{said}");
+    assert_eq!(stacks.ids("tofu/m"), id, "the id outlives what it names");
+    stacks.says_no_changes();
+    plan(", replace: #{ \"test_file.it\": \"december\" }");
+    assert!(!stacks.expect(2, &DRY).contains("No changes."));
+}
+
+/// What is no longer managed is lost to the fleet: it has to be allowed like what is destroyed.
+#[test]
+fn what_is_forgotten_counts_as_destroyed() {
+    let stacks =
+        Stacks::with("resource \"terraform_data\" \"it\" {}\n", "tofu_apply(\"m\", #{ dir: \"tofu/m\" });");
+    stacks.apply();
+    stacks.module("removed {\n  from = terraform_data.it\n  lifecycle {\n    destroy = false\n  }\n}\n");
+    let refused = stacks.output(&RUN);
+    let said =
+        String::from_utf8_lossy(&refused.stdout).into_owned() + &*String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("no longer managed; the thing itself stays"), "{said}");
+    assert!(said.contains("destroy tofu_apply.m/terraform_data.it"), "{said}");
+}
+
+#[test]
+fn what_opentofu_warns_of_is_told() {
+    let module = "check \"health\" {\n  assert {\n    condition     = terraform_data.it.input == \"well\"\n    error_message = \"The hive is not well.\"\n  }\n}\n\
+                  resource \"terraform_data\" \"it\" {\n  input = \"ill\"\n}\n";
+    let stacks = Stacks::with(module, "tofu_apply(\"m\", #{ dir: \"tofu/m\" });");
+    let said = stacks.expect(2, &DRY);
+    assert!(said.contains("note: OpenTofu warns: Check block assertion failed (tofu/m/main.tf:3)"), "{said}");
+    assert!(said.contains("The hive is not well."), "{said}");
+}
+
+/// A raw plan holds the state in the clear; a run that is complete leaves none.
+#[test]
+fn a_complete_run_leaves_no_raw_plan() {
+    fn raw_plans(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .flat_map(|path| if path.is_dir() { raw_plans(&path) } else { vec![path] })
+            .filter(|path| path.extension().is_some_and(|extension| extension == "tfplan"))
+            .collect()
+    }
+    let stacks =
+        Stacks::with("resource \"terraform_data\" \"it\" {}\n", "tofu_apply(\"m\", #{ dir: \"tofu/m\" });");
+    stacks.apply();
+    assert_eq!(raw_plans(stacks.path()), Vec::<std::path::PathBuf>::new());
+}
+
+/// Workspaces in a backend that the module names, and a module that changes after they are there.
+#[test]
+fn a_second_workspace_of_a_named_backend_is_made_and_initialised_again() {
+    let module = |more: &str| {
+        format!("terraform {{\n  backend \"local\" {{}}\n}}\nresource \"terraform_data\" \"it\" {{}}\n{more}")
+    };
+    let stacks = Stacks::with(&module(""), "");
+    for workspace in ["blue", "green", "blue"] {
+        stacks.plan(&format!("tofu_apply(\"m\", #{{ dir: \"tofu/m\", workspace: \"{workspace}\" }});"));
+        stacks.apply();
+        stacks.says_no_changes();
+    }
+    stacks.module(&module("resource \"terraform_data\" \"more\" {}\n"));
+    for workspace in ["blue", "green"] {
+        stacks.plan(&format!("tofu_apply(\"m\", #{{ dir: \"tofu/m\", workspace: \"{workspace}\" }});"));
+        let said = stacks.apply();
+        assert!(said.contains("resources inside steps: 1 to create"), "{said}");
+    }
+}
+
+/// However the directory is spelled, it is one stack with one state.
+#[test]
+fn spellings_of_a_directory_mean_one_stack() {
+    let stacks =
+        Stacks::with("resource \"terraform_data\" \"it\" {}\n", "tofu_apply(\"m\", #{ dir: \"tofu/m\" });");
+    stacks.apply();
+    for dir in ["./tofu/m", "tofu//m/", "tofu/./m"] {
+        stacks.plan(&format!("tofu_apply(\"m\", #{{ dir: \"{dir}\" }});"));
+        stacks.says_no_changes();
+    }
+}
+
+/// The project's root may be a module, and a file of a module may be a link inside the project.
+#[test]
+fn unusual_layouts_are_read_as_opentofu_reads_them() {
+    let stacks = Stacks::with("", "tofu_apply(\"m\", #{ dir: \".\", vars: #{ v: \"x\" } });");
+    stacks.project.write("main.tf", "resource \"terraform_data\" \"it\" {\n  input = var.v\n}\n");
+    stacks.project.write("shared/variables.tf", "variable \"v\" {\n  type = string\n}\n");
+    std::os::unix::fs::symlink("shared/variables.tf", stacks.path().join("variables.tf")).unwrap();
+    stacks.apply();
+    stacks.says_no_changes();
+}

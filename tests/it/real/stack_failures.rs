@@ -190,3 +190,55 @@ terraform {{
     stacks.apply();
     stacks.says_no_changes();
 }
+
+/// A saved plan holds what was shown; a module that changed since makes another one, and that is refused.
+#[test]
+fn a_module_that_changed_since_the_plan_was_saved_is_refused() {
+    let module = |input: &str| format!("resource \"terraform_data\" \"it\" {{\n  input = \"{input}\"\n}}\n");
+    let stacks = Stacks::with(&module("one"), PLAN);
+    stacks.apply();
+    stacks.module(&module("two"));
+    stacks.expect(0, &["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"]);
+    stacks.module(&module("three"));
+    let refused = stacks.output(&["apply", "saved.json", "--yes"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("terraform_data.it input: was \"two\", now \"three\""), "{said}");
+    stacks.module(&module("two"));
+    stacks.expect(0, &["apply", "saved.json", "--yes"]);
+    stacks.says_no_changes();
+}
+
+/// A directory that happens to have the name of one for raw plans is somebody's own.
+#[test]
+fn a_saved_plan_takes_nothing_from_a_directory_that_is_there() {
+    let stacks = Stacks::with("resource \"terraform_data\" \"it\" {}\n", PLAN);
+    stacks.project.write("conf.d/nginx.conf", "precious");
+    for _ in 0..2 {
+        stacks.expect(0, &["plan", "plans/m.rhai", "--profile", "local", "-o", "conf"]);
+        assert_eq!(stacks.project.read("conf.d/nginx.conf"), "precious");
+    }
+    stacks.expect(0, &["apply", "conf", "--yes"]);
+    // Nothing is left to do and to keep.
+    stacks.expect(0, &["plan", "plans/m.rhai", "--profile", "local", "-o", "conf"]);
+    let left: Vec<_> = std::fs::read_dir(stacks.path().join("conf.d")).unwrap().collect();
+    assert_eq!(left.len(), 1);
+}
+
+/// An `init` that breaks off may have changed which state is meant; what was done before counts no more.
+#[test]
+fn an_init_that_failed_is_not_taken_for_done() {
+    let module = |path: &str, more: &str| {
+        format!(
+            "terraform {{\n  backend \"local\" {{\n    path = \"{path}\"\n  }}\n{more}}}\nresource \"terraform_data\" \"it\" {{}}\n"
+        )
+    };
+    let stacks = Stacks::with(&module("a.tfstate", ""), PLAN);
+    stacks.apply();
+    // Another state, and a provider that cannot be had: the backend is written, then `init` fails.
+    let broken = "  required_providers {\n    no = { source = \"clawd/no-such-provider\" }\n  }\n";
+    stacks.module(&module("b.tfstate", broken));
+    stacks.expect(1, &DRY);
+    stacks.module(&module("a.tfstate", ""));
+    stacks.says_no_changes();
+}

@@ -117,6 +117,32 @@ fn a_stale_lock_is_told_with_its_holder_and_the_command_that_unlocks() {
     stacks.says_no_changes();
 }
 
+/// Nothing was begun while another held the lock, so what moved meanwhile was not us.
+#[test]
+fn an_apply_that_was_refused_for_a_lock_is_refused_for_the_state_that_moved() {
+    let fleet = fleet();
+    let (ours, theirs) = (machine(&fleet), machine(&fleet));
+    for stacks in [&ours, &theirs] {
+        module(stacks, "true");
+        stacks.plan(PLAN);
+    }
+    ours.apply();
+    ours.expect(0, &["plan", "plans/m.rhai", "--profile", "local", "-o", "two.json", "--param", "v=two"]);
+    let lock = r#"{"ID":"7c1f2a34-5b6d-4e8f-9a0b-1c2d3e4f5a6b","Operation":"OperationTypeApply","Info":"","Who":"colleague@elsewhere","Version":"1.12.6","Created":"2026-01-02T03:04:05Z","Path":""}"#;
+    let key = format!("{fleet}/tofu/m.tfstate.tflock");
+    moto::put_object(BUCKET, &key, lock);
+    let refused = ours.output(&["apply", "two.json", "--yes"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("colleague@elsewhere holds it"), "{said}");
+    moto::delete_object(BUCKET, &key);
+    theirs.expect(0, &RUN.into_iter().chain(["--param", "v=three"]).collect::<Vec<_>>());
+    let refused = ours.output(&["apply", "two.json", "--yes"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("state: was serial "), "{said}");
+}
+
 #[test]
 fn a_bucket_that_is_not_there_leads_to_bootstrap() {
     let stacks = machine(&fleet());

@@ -192,3 +192,120 @@ tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("the variable `token` is not marked as sensitive"), "{said}");
 }
+
+/// A value that a module copies to where no mark is, and one of which a part is not known yet, are secrets all the same.
+#[test]
+fn copies_and_parts_of_a_secret_are_told_nowhere() {
+    let module = r#"
+variable "token" {
+  type      = string
+  sensitive = true
+}
+resource "terraform_data" "it" {
+  input = var.token
+}
+output "copied" {
+  value = terraform_data.it.output
+}
+output "partly" {
+  value     = { password = var.token, id = terraform_data.it.id }
+  sensitive = true
+}
+"#;
+    let stacks = Stacks::with(
+        module,
+        r#"let stack = tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: secret("token", #{ from: "file:token" }) } });
+           output("copied", stack.outputs.copied);"#,
+    );
+    stacks.project.write("token", CANARY);
+    let mut said = stacks.expect(0, &["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"]);
+    said += &stacks.apply();
+    said += &stacks.expect(0, &DRY);
+    assert!(!said.contains(CANARY), "{said}");
+    fs::remove_file(stacks.path().join("token")).unwrap();
+    assert_eq!(holders(stacks.path()), Vec::<String>::new());
+}
+
+/// A stack that takes a secret output is planned with the value that the output will have, not with the one it had.
+#[test]
+fn a_secret_output_that_changes_arrives_in_the_same_run() {
+    let maker = r#"
+variable "version_of_token" {
+  type = string
+}
+output "token" {
+  value     = "token-${var.version_of_token}"
+  sensitive = true
+}
+"#;
+    let taker = r#"
+variable "token" {
+  type      = string
+  sensitive = true
+}
+resource "terraform_data" "it" {
+  input = nonsensitive(sha256(var.token))
+}
+"#;
+    let stacks = Stacks::with(
+        taker,
+        r#"
+let maker = tofu_apply("maker", #{ dir: "tofu/maker", vars: #{ version_of_token: param("v", #{ type: "string" }) } });
+tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
+"#,
+    );
+    stacks.project.write("tofu/maker/main.tf", maker);
+    for version in ["v=1", "v=2"] {
+        stacks.expect(0, &RUN.into_iter().chain(["--param", version]).collect::<Vec<_>>());
+        let digest = clawd::plan::digest::sha256_hex(version.replace("v=", "token-").as_bytes());
+        assert_eq!(
+            stacks.state("tofu/m")["resources"][0]["instances"][0]["attributes"]["input"]["value"],
+            digest,
+            "{version}"
+        );
+    }
+}
+
+/// Ctrl-C while planning ends what was started and takes the variables along.
+#[test]
+fn an_interrupted_plan_leaves_no_secret_behind() {
+    let stacks = Stacks::with(
+        r#"
+variable "token" {
+  type      = string
+  sensitive = true
+}
+"#,
+        "tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ token: secret(\"token\", #{ from: \"env:CANARY\" }) } });",
+    );
+    // An OpenTofu that hangs as soon as it is to plan.
+    let real = super::stacks::tofu_program();
+    let bin = stacks.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = plan ]; then trap 'exit 1' INT; touch '{0}/begun'; while :; do sleep 0.05; done; fi\nexec '{1}' \"$@\"\n",
+        stacks.path().display(),
+        real.display()
+    );
+    let program = bin.join(real.file_name().unwrap());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = stacks.command(&["plan", "plans/m.rhai", "--profile", "local"]);
+    command.env("CANARY", CANARY).env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..400 {
+        if stacks.path().join("begun").exists() {
+            break;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(25));
+    }
+    assert_eq!(holders(&stacks.path().join(".clawd")).len(), 1, "the file of variables is there");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("interrupted while planning; nothing was done"), "{said}");
+    assert_eq!(holders(stacks.path()), Vec::<String>::new());
+    assert_eq!(knowing_processes(0), Vec::<String>::new(), "nothing of it runs on");
+}

@@ -40,6 +40,13 @@ pub(crate) fn tofu_dir() -> PathBuf {
     found.expect("OpenTofu is missing: run scripts/setup, or install OpenTofu 1.8 or newer")
 }
 
+/// The OpenTofu, or terraform, that is tested with.
+pub(crate) fn tofu_program() -> PathBuf {
+    let dir = tofu_dir();
+    let tofu = dir.join("tofu");
+    if tofu.is_file() { tofu } else { dir.join("terraform") }
+}
+
 impl Stacks {
     pub(crate) fn new() -> Self {
         let project = Project::with_plans();

@@ -149,10 +149,10 @@ impl TofuProcess {
             format!("{binary} {} {cache} {source} {settings}\n", program.stamp)
         };
         let stamp = stamp_of(&source);
-        let stamp_file = place.home.join(STAMP);
+        let stamp_file = place.common.join(STAMP);
         let is_done = || fs::read_to_string(&stamp_file).is_ok_and(|done| done == stamp);
         let patience = self.around.lock_timeout;
-        let in_use = lock(&place.home, Hold::Shared, patience).await?;
+        let in_use = lock(&place.common, Hold::Shared, patience).await?;
         if is_done() {
             return Ok(Ready { module, source, in_use });
         }
@@ -162,7 +162,7 @@ impl TofuProcess {
         let _cache = lock(&self.place.cache.join("tofu"), Hold::Alone, patience).await?;
         let mut source = source;
         {
-            let _alone = lock(&place.home, Hold::Alone, patience).await?;
+            let _alone = lock(&place.common, Hold::Alone, patience).await?;
             if !is_done() {
                 // An `init` that breaks off leaves who knows what: nothing is done until it has succeeded.
                 unstamp(place)?;
@@ -174,7 +174,7 @@ impl TofuProcess {
             }
         }
         // Whoever comes in between did the same, or is told apart by what it stamped.
-        let in_use = lock(&place.home, Hold::Shared, patience).await?;
+        let in_use = lock(&place.common, Hold::Shared, patience).await?;
         Ok(Ready { module, source, in_use })
     }
 
@@ -211,7 +211,7 @@ impl TofuProcess {
         program.version(&self.place.root, &self.place.environment).await?;
         let plugins = self.plugins();
         private_dir(&plugins).map_err(|error| unwritable(&plugins, &error))?;
-        let file = place.home.join("backend.tfbackend");
+        let file = place.common.join("backend.tfbackend");
         fs::write(&file, backend_file(backend)).map_err(|error| unwritable(&file, &error))?;
         let mut args = vec!["init".to_owned(), "-input=false".to_owned(), "-no-color".to_owned()];
         if place.module.join(LOCK_FILE).exists() {
@@ -247,7 +247,7 @@ impl TofuProcess {
 
 /// Has the next run initialise a stack anew.
 pub(super) fn unstamp(place: &Place) -> Answer<()> {
-    let stamp_file = place.home.join(STAMP);
+    let stamp_file = place.common.join(STAMP);
     match fs::remove_file(&stamp_file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&stamp_file, &error)),
         _ => Ok(()),

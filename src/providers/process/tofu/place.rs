@@ -34,6 +34,8 @@ pub(super) struct Place {
     pub(super) module: PathBuf,
     /// What is kept for the stack.
     pub(super) home: PathBuf,
+    /// What its workspaces share: what `init` makes.
+    pub(super) common: PathBuf,
 }
 
 /// A directory that a person reading it should not find state of others in.
@@ -50,15 +52,16 @@ pub(super) fn unwritable(path: &Path, error: &io::Error) -> ProviderError {
 impl Place {
     /// The place of a request's stack. What decides which state it means decides the place.
     pub(super) fn of(root: &Path, cache: &Path, request: &StackRequest) -> Answer<Self> {
-        let recipe = serde_json::json!([request.dir, request.workspace, request.backend, request.binary]);
-        let home = cache.join("tofu").join(&sha256_hex(recipe.to_string().as_bytes())[..16]);
+        let recipe = serde_json::json!([request.dir, request.backend, request.binary]);
+        let common = cache.join("tofu").join(&sha256_hex(recipe.to_string().as_bytes())[..16]);
+        let home = common.join("workspaces").join(&request.workspace);
         private_dir(&home).map_err(|error| unwritable(&home, &error))?;
-        Ok(Self { module: root.join(&request.dir), home })
+        Ok(Self { module: root.join(&request.dir), home, common })
     }
 
     /// OpenTofu's data directory.
     pub(super) fn data(&self) -> PathBuf {
-        self.home.join("data")
+        self.common.join("data")
     }
 
     /// What a command line needs to mean this stack, for people.
@@ -158,7 +161,7 @@ mod tests {
     #[test]
     fn what_a_dead_process_left_is_swept_and_what_a_living_one_has_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place { module: dir.path().into(), home: dir.path().into() };
+        let place = Place { module: dir.path().into(), home: dir.path().into(), common: dir.path().into() };
         let living = Work::new(&place).unwrap();
         let file = living.file("vars").unwrap();
         let dead = dir.path().join("work-0-0");

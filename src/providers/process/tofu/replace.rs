@@ -141,8 +141,8 @@ impl Stack<'_> {
 
     /// Runs a command on the second state. Its module holds nothing but the memories.
     async fn beside(&self, args: &[&str]) -> Answer<Said> {
-        let place =
-            Place { module: self.place.home.join("triggers"), home: self.place.home.join("triggers") };
+        let home = self.place.home.join("triggers");
+        let place = Place { module: home.clone(), common: home.clone(), home };
         let dir = &place.module;
         private_dir(dir).map_err(|error| unwritable(dir, &error))?;
         let _alone = lock(dir, Hold::Alone, self.tofu.around.lock_timeout).await?;
