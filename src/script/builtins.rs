@@ -29,6 +29,9 @@ pub(super) fn register(engine: &mut Engine, session: &Shared) {
     builtin!("secret", |session, cx, name: ImmutableString, spec: RhaiMap| {
         secret(session, cx, &name, spec)
     });
+    if let Some(fleet) = session.fleet.as_deref().map(ImmutableString::from) {
+        engine.register_fn("fleet_name", move || fleet.clone());
+    }
     builtin!("read_text", |session, cx, path: ImmutableString| read(session, cx, &path)
         .map(ImmutableString::from));
     builtin!("read_json", |session, cx, path: ImmutableString| read_json(session, cx, &path));

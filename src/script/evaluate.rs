@@ -27,11 +27,19 @@ const MAX_PROBLEMS: usize = 50;
 const MAX_STACKS: usize = 20;
 
 /// A session for one evaluation.
-pub(super) fn session(project: Project, main: &str, params: Params, max_steps: usize, mode: Mode) -> Shared {
+pub(super) fn session(
+    project: Project,
+    main: &str,
+    fleet: Option<String>,
+    params: Params,
+    max_steps: usize,
+    mode: Mode,
+) -> Shared {
     Rc::new(Session {
         mode,
         project,
         main: main.into(),
+        fleet,
         recorder: RefCell::new(Recorder::new(max_steps)),
         tokens: RefCell::new(Tokens::default()),
         params: RefCell::new(params),
@@ -57,8 +65,9 @@ struct Attempt {
 
 fn attempt(inputs: &Inputs, mode: Mode) -> Attempt {
     let project = Project::new(inputs.root.clone(), inputs.limits.max_string_bytes);
-    let session =
-        session(project, &inputs.script, Params::new(inputs.params.clone()), inputs.limits.max_steps, mode);
+    let fleet = Some(inputs.target.fleet.clone());
+    let params = Params::new(inputs.params.clone());
+    let session = session(project, &inputs.script, fleet, params, inputs.limits.max_steps, mode);
     let mut engine = sandbox(&session, &inputs.limits);
     steps::register(&mut engine, &session, inputs);
     builtins::register(&mut engine, &session);

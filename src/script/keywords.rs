@@ -13,7 +13,7 @@ pub struct Builtin {
 }
 
 /// Every function of the plan language that is not a primitive.
-pub const BUILTINS: [Builtin; 10] = [
+pub const BUILTINS: [Builtin; 11] = [
     Builtin {
         name: "param",
         signature: "param(name: string, spec: map) -> any",
@@ -23,6 +23,11 @@ pub const BUILTINS: [Builtin; 10] = [
         name: "secret",
         signature: "secret(name: string, spec: map) -> Secret",
         doc: "A handle to a secret, never its value. `spec.from` is `env:NAME`, `file:PATH` or `ssm:/PATH`. It may be passed where a value may be anything, such as the `vars` of `tofu_apply`.",
+    },
+    Builtin {
+        name: "fleet_name",
+        signature: "fleet_name() -> string",
+        doc: "The name of the fleet, `fleet` in clawd.toml: what resources of the fleet are named and tagged after.",
     },
     Builtin {
         name: "read_text",

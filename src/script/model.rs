@@ -54,7 +54,7 @@ impl ScriptModel {
     ) -> Result<Map, ModelError> {
         let name = file.to_string_lossy().into_owned();
         let project = Project::new(self.root.clone(), self.limits.max_string_bytes);
-        let session = session(project, &name, Params::new(BTreeMap::new()), 0, Mode::Collect);
+        let session = session(project, &name, None, Params::new(BTreeMap::new()), 0, Mode::Collect);
         let engine = sandbox(&session, &self.limits);
         let called = run(&engine, &session, source, function, args);
         let result = called.and_then(|result| {

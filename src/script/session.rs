@@ -43,6 +43,8 @@ pub(super) struct Session {
     pub(super) mode: Mode,
     pub(super) project: Project,
     pub(super) main: FileName,
+    /// The fleet's name; a module's model has none.
+    pub(super) fleet: Option<String>,
     pub(super) recorder: RefCell<Recorder>,
     pub(super) tokens: RefCell<Tokens>,
     pub(super) params: RefCell<Params>,

@@ -2,7 +2,7 @@
 //!
 //! `module` reads the variables and outputs of a module from its files; `types` says what a variable may hold and checks
 //! values against it; `placeholder` puts stand-ins where a value is not known yet; `plan` reads what `tofu show -json` says of
-//! a plan; `outcome` compares one plan with another. Nothing here reads a file, starts a process or knows where a module lies:
+//! a plan, and what is compared with it later. Nothing here reads a file, starts a process or knows where a module lies:
 //! texts come in as arguments. Failure modes: a module that is no valid HCL, with file and line; a plan document of a version
 //! that is not known.
 

@@ -302,13 +302,28 @@ impl Document {
         Ok(Self {
             empty,
             changes: read(&shown.resource_changes)?,
-            drift: read(&shown.resource_drift)?,
+            drift: read(&shown.resource_drift)?.into_iter().filter_map(|it| drifted(it, &set)).collect(),
             outputs: outputs.after(),
             before: outputs.before(),
             output_changes: outputs.changing(),
             hidden: outputs.hidden(),
         })
     }
+}
+
+/// Drift that somebody should know of: what became of attributes that the module sets, and of whole resources. Providers also
+/// fill in what other resources made of one, such as the rules of a security group; that was no hand from outside.
+fn drifted(mut change: ResourceChange, configured: &Configured) -> Option<ResourceChange> {
+    if change.action != "update" {
+        return Some(change);
+    }
+    let set = configured.get(&without_keys(&change.address));
+    let is_set = |path: &str| {
+        let name = path.split(['.', '[']).next().unwrap_or(path);
+        set.is_some_and(|set| set.contains(name))
+    };
+    change.attributes.retain(|(path, _, _)| is_set(path));
+    (!change.attributes.is_empty() || change.reason.is_some()).then_some(change)
 }
 
 /// Texts that are marked as sensitive somewhere in a document. A provider may copy one to where no mark is, as
@@ -781,6 +796,30 @@ mod tests {
             );
         }
         assert!(read.hidden.contains("copied"));
+    }
+
+    #[test]
+    fn drift_is_what_the_module_sets_and_what_is_gone() {
+        let update = |address: &str, before: Json, after: Json| {
+            change(address, json!({ "actions": ["update"], "before": before, "after": after }))
+        };
+        let document = json!({
+            "format_version": "1.2",
+            "resource_drift": [
+                update("aws_role.r[\"a\"]", json!({ "inline_policy": [] }), json!({ "inline_policy": [{ "name": "p" }] })),
+                update("aws_role.r[\"b\"]", json!({ "tags": { "x": "1" }, "arn": "1" }), json!({ "tags": { "x": "2" }, "arn": "2" })),
+                change("aws_role.gone", json!({ "actions": ["delete"], "before": { "id": "i" }, "after": null })),
+            ],
+            "configuration": { "root_module": { "resources": [{ "address": "aws_role.r", "expressions": { "tags": {} } }] } },
+        });
+        let drift = read(&document).expect("a plan").drift;
+        let told: Vec<(&str, Vec<&str>)> = drift
+            .iter()
+            .map(|change| {
+                (change.address.as_str(), change.attributes.iter().map(|it| it.0.as_str()).collect())
+            })
+            .collect();
+        assert_eq!(told, [("aws_role.gone", vec!["id"]), ("aws_role.r[\"b\"]", vec!["tags.x"])]);
     }
 
     #[test]

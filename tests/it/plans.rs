@@ -51,6 +51,22 @@ fn rolling_one_host_leaves_the_others_alone() {
     assert_eq!(project.count("volume"), 2, "the rolled host keeps its volume");
 }
 
+/// The plan builds the AMI of the other hosts only where nothing else says what they run, and never moves them to a new one.
+#[test]
+fn a_flake_that_moved_on_does_not_take_the_other_hosts_along() {
+    let project = Project::with_plans();
+    project.expect(0, &["run", "plans/spawn.rhai", "--yes"]);
+    let (_, current) = project.world().into_iter().find(|(kind, _)| kind == "image").unwrap();
+    project.write("flake.nix", "{ }");
+    insta::assert_snapshot!("roll-moves-others", project.block(&["run", "plans/roll.rhai", "--yes"]));
+    let told = format!("current={current}");
+    let before = instances(&project);
+    project.expect(0, &["run", "plans/roll.rhai", "--yes", "--param", &told]);
+    let after = instances(&project);
+    assert_ne!(before["CLAWDINATOR-1"], after["CLAWDINATOR-1"]);
+    assert_eq!(before["CLAWDINATOR-2"], after["CLAWDINATOR-2"]);
+}
+
 fn instances(project: &Project) -> serde_json::Value {
     let log = project.read(".clawd/sim/world/world.log");
     let line = log.lines().rev().find(|line| line.contains("\"table\":\"stack\"")).unwrap();
@@ -111,6 +127,9 @@ output("all", fleet::hosts(read_toml("fleet.toml"), 0).keys());
 output("hosts", hosts);
 output("pinned", fleet::pin(hosts, "CLAWDINATOR-2", "ami-0123456789abcdef0"));
 output("instances", fleet::instances(fleet::pin(hosts, "CLAWDINATOR-2", "ami-0123456789abcdef0"), #{ base: "ami-1" }));
+output("pins", fleet::pins(fleet::pin(hosts, "CLAWDINATOR-2", "ami-0123456789abcdef0")));
+output("named", fleet::named(hosts));
+output("zones", fleet::zones(read_toml("fleet.toml")));
 output("layout", fleet::layout());
 output("note", fleet::daily_note("2026-11-22", fleet::name(1)));
 "#,
@@ -139,4 +158,10 @@ output("note", fleet::daily_note("2026-11-22", fleet::name(1)));
     );
     let script = "import \"std/fleet\" as fleet;\nlet x = fleet::hosts(read_toml(\"fleet.toml\"), 0);";
     insta::assert_snapshot!("std-unknown-key", project.check(script));
+    let host = "[hosts.CLAWDINATOR-1]\ntype = \"t3.large\"\nzone = \"eu-central-1c\"\nami = \"base\"\n";
+    let script = "import \"std/fleet\" as fleet;\nlet x = fleet::zones(read_toml(\"fleet.toml\"));";
+    project.write("fleet.toml", host);
+    insta::assert_snapshot!("std-no-zones", project.check(script));
+    project.write("fleet.toml", &format!("[network]\nzones = [\"eu-central-1a\"]\n{host}"));
+    insta::assert_snapshot!("std-other-zone", project.check(script));
 }

@@ -10,7 +10,7 @@ locals {
     for purpose in ["bundles", "images", "memory"] : purpose => lookup(
       var.bucket_names,
       purpose,
-      "${var.fleet}-${purpose}-${data.aws_caller_identity.current.account_id}-${data.aws_region.current.region}",
+      "${var.fleet}-${purpose}-${data.aws_caller_identity.current.account_id}-${data.aws_region.current.id}",
     )
   }
 

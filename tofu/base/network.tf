@@ -67,7 +67,7 @@ resource "aws_route_table_association" "zone" {
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.main.id
   vpc_endpoint_type = "Gateway"
-  service_name      = "com.amazonaws.${data.aws_region.current.region}.s3"
+  service_name      = "com.amazonaws.${data.aws_region.current.id}.s3"
   route_table_ids   = [aws_route_table.public.id]
 
   tags = merge(local.tags, { Name = "${var.fleet} s3" })

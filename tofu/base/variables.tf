@@ -7,12 +7,12 @@ variable "zones" {
   # alone there.
   validation {
     condition     = alltrue([for zone in var.zones : can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+[a-z]$", zone))])
-    error_message = "A zone is a region and a letter, like eu-central-1a; these are not: ${join(", ", [for zone in var.zones : zone if !can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+[a-z]$", zone))])}."
+    error_message = "A zone is a region and a letter, like eu-central-1a; these are not: ${join(", ", [for zone in var.zones : coalesce(zone, "null") if !can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+[a-z]$", zone))])}."
   }
 
   validation {
-    condition     = length(distinct([for zone in var.zones : replace(zone, "/[a-z]$/", "")])) <= 1
-    error_message = "The zones are of more than one region: ${join(", ", distinct([for zone in var.zones : replace(zone, "/[a-z]$/", "")]))}. A network is in one."
+    condition     = length(distinct([for zone in var.zones : replace(coalesce(zone, "null"), "/[a-z]$/", "")])) <= 1
+    error_message = "The zones are of more than one region: ${join(", ", distinct([for zone in var.zones : replace(coalesce(zone, "null"), "/[a-z]$/", "")]))}. A network is in one."
   }
 }
 
@@ -22,10 +22,10 @@ variable "fleet" {
   nullable    = false
   description = "The fleet's name in clawd.toml; tags and names are made of it."
 
-  # Narrower than in clawd.toml, because names of buckets are made of it.
+  # Narrower than in clawd.toml: a bucket's name has 63 characters, of which purpose, account and the longest region take 36.
   validation {
-    condition     = can(regex("^[a-z0-9][a-z0-9-]{0,27}$", var.fleet))
-    error_message = "The fleet's name has 1 to 28 lower-case letters, digits and hyphens, and begins with a letter or digit."
+    condition     = can(regex("^[a-z0-9][a-z0-9-]{0,26}$", var.fleet))
+    error_message = "The fleet's name has 1 to 27 lower-case letters, digits and hyphens, and begins with a letter or digit."
   }
 }
 
@@ -35,10 +35,17 @@ variable "cidr" {
   nullable    = false
   description = "The network's addresses. Each zone gets a 32nd part of them, whichever zones there are. It cannot be changed later: all that is in the network would be replaced."
 
-  # The smallest subnet that EC2 makes is a /28.
+  # The smallest subnet that EC2 makes is a /28. EC2 sets bits after the prefix to 0 without a word, so the next plan would
+  # replace everything; there are netmasks of IPv4 only.
   validation {
-    condition     = can(cidrhost(var.cidr, 0)) && try(tonumber(split("/", var.cidr)[1]) >= 16 && tonumber(split("/", var.cidr)[1]) <= 23, false)
-    error_message = "The network is given like 10.71.0.0/16, with a prefix of 16 to 23 bits."
+    condition = try(
+      can(cidrnetmask(var.cidr))
+      && cidrsubnet(var.cidr, 0, 0) == var.cidr
+      && tonumber(split("/", var.cidr)[1]) >= 16
+      && tonumber(split("/", var.cidr)[1]) <= 23,
+      false,
+    )
+    error_message = "The network is given by its first address, like 10.71.0.0/16, with a prefix of 16 to 23 bits."
   }
 }
 
@@ -95,4 +102,17 @@ variable "efs_enabled" {
   default     = false
   nullable    = false
   description = "Whether there is a shared file system. The memory does not need it. Once made it is protected: turning this off again is refused until the protection in efs.tf is taken out."
+}
+
+variable "image_kms_keys" {
+  type        = set(string)
+  default     = []
+  nullable    = false
+  description = "ARNs of the KMS keys that AMIs are encrypted with, `kms_key` of `import_ami`: EC2 uses them in the name of the role for importing. Empty: none but the account's own for EBS."
+
+  # The key's own ARN: rights to an alias are no rights to the key.
+  validation {
+    condition     = alltrue([for key in var.image_kms_keys : can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$", key))])
+    error_message = "A key is named by its ARN, like arn:aws:kms:eu-central-1:123456789012:key/0a1b2c3d; these are not: ${join(", ", [for key in var.image_kms_keys : coalesce(key, "null") if !can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$", key))])}."
+  }
 }

@@ -32,6 +32,23 @@ data "aws_iam_policy_document" "vmimport" {
     actions   = ["ec2:CopySnapshot", "ec2:Describe*", "ec2:ModifySnapshotAttribute", "ec2:RegisterImage"]
     resources = ["*"]
   }
+
+  dynamic "statement" {
+    for_each = length(var.image_kms_keys) == 0 ? [] : [var.image_kms_keys]
+
+    content {
+      sid = "Encrypt"
+      actions = [
+        "kms:CreateGrant",
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:Encrypt",
+        "kms:GenerateDataKey*",
+        "kms:ReEncrypt*",
+      ]
+      resources = statement.value
+    }
+  }
 }
 
 resource "aws_iam_role" "vmimport" {

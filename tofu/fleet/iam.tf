@@ -14,7 +14,7 @@ locals {
   memory  = [for bucket in compact([var.memory_bucket]) : "${local.s3}${bucket}"]
 
   # Roles are the account's, not the region's.
-  role_names = { for name in keys(var.instances) : name => "${var.fleet}-${data.aws_region.current.region}-${name}" }
+  role_names = { for name in keys(var.instances) : name => "${var.fleet}-${data.aws_region.current.id}-${name}" }
 }
 
 data "aws_iam_policy_document" "assume" {

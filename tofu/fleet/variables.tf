@@ -17,18 +17,18 @@ variable "instances" {
   # A name or a "latest" is not a pin: what it means moves under the host.
   validation {
     condition     = alltrue([for host in values(var.instances) : can(regex("^ami-([0-9a-f]{8}|[0-9a-f]{17})$", host.ami))])
-    error_message = "A host is pinned to an AMI's id, `ami-` and 8 or 17 hex digits; these are not: ${join(", ", [for name, host in var.instances : "${name} (${host.ami})" if !can(regex("^ami-([0-9a-f]{8}|[0-9a-f]{17})$", host.ami))])}."
+    error_message = "A host is pinned to an AMI's id, `ami-` and 8 or 17 hex digits; these are not: ${join(", ", [for name, host in var.instances : "${name} (${coalesce(host.ami, "null")})" if !can(regex("^ami-([0-9a-f]{8}|[0-9a-f]{17})$", host.ami))])}."
   }
 
   # Local zones and wavelength zones are left out: the network has no subnets there.
   validation {
     condition     = alltrue([for host in values(var.instances) : can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+[a-z]$", host.zone))])
-    error_message = "A zone is a region and a letter, like eu-central-1a; these are not: ${join(", ", [for name, host in var.instances : "${name} (${host.zone})" if !can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+[a-z]$", host.zone))])}."
+    error_message = "A zone is a region and a letter, like eu-central-1a; these are not: ${join(", ", [for name, host in var.instances : "${name} (${coalesce(host.zone, "null")})" if !can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]+[a-z]$", host.zone))])}."
   }
 
   validation {
     condition     = alltrue([for host in values(var.instances) : can(regex("^[a-z][a-z0-9-]*\\.[a-z0-9-]+$", host.type))])
-    error_message = "An instance type is a family and a size, like t3.large; these are not: ${join(", ", [for name, host in var.instances : "${name} (${host.type})" if !can(regex("^[a-z][a-z0-9-]*\\.[a-z0-9-]+$", host.type))])}."
+    error_message = "An instance type is a family and a size, like t3.large; these are not: ${join(", ", [for name, host in var.instances : "${name} (${coalesce(host.type, "null")})" if !can(regex("^[a-z][a-z0-9-]*\\.[a-z0-9-]+$", host.type))])}."
   }
 }
 
@@ -40,8 +40,8 @@ variable "fleet" {
 
   # Narrower than in clawd.toml: tofu/base makes names of buckets of it, and a role's name has 64 characters.
   validation {
-    condition     = can(regex("^[a-z0-9][a-z0-9-]{0,27}$", var.fleet))
-    error_message = "The fleet's name has 1 to 28 lower-case letters, digits and hyphens, and begins with a letter or digit."
+    condition     = can(regex("^[a-z0-9][a-z0-9-]{0,26}$", var.fleet))
+    error_message = "The fleet's name has 1 to 27 lower-case letters, digits and hyphens, and begins with a letter or digit."
   }
 }
 
@@ -92,9 +92,9 @@ variable "memory_prefix" {
 
 variable "canonical_files" {
   type        = set(string)
-  default     = []
+  default     = ["architecture.md", "goals.md", "ops.md"]
   nullable    = false
-  description = "Canonical files of the memory that every host may write too, relative to the memory, like `goals.md`; each write must name the version it replaces. Empty: hosts write their own notes only."
+  description = "Canonical files of the memory that every host may write too, relative to the memory, like `goals.md`; each write must name the version it replaces. The default is what `sync_memory` takes as canonical. Empty: hosts write their own notes only."
 
   # No wildcards, and no way round the rule that a daily note has one writer.
   validation {

@@ -176,11 +176,14 @@ impl Sim {
             let id = known.filter(|_| !fresh.contains(address.as_str()));
             attributes.insert(ID, id.cloned().unwrap_or(Value::Unknown));
         }
-        let outputs = if request.destroy {
-            Map::new()
+        let mut outputs = if request.destroy {
+            Value::Map(Map::new())
         } else {
-            self.outputs(&module, vars, &wanted).map_err(failed)?
+            Value::Map(self.outputs(&module, vars, &wanted).map_err(failed)?)
         };
+        if speculative {
+            outputs = filled.trusted(&outputs, Some(&stack.outputs));
+        }
         for (_, _, after) in changes.iter_mut().flat_map(|change| &mut change.attributes) {
             *after = filled.veiled(after);
         }
@@ -189,7 +192,7 @@ impl Sim {
             empty: stack.resources.is_empty(),
             changes,
             drift: Vec::new(),
-            outputs: Value::Map(outputs),
+            outputs,
             output_changes: Vec::new(),
             speculative,
             warnings: Vec::new(),

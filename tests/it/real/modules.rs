@@ -89,3 +89,40 @@ fn versions_of_providers_are_bounded_on_both_sides() {
     }
     assert!(providers >= 2, "base and fleet have a provider each");
 }
+
+/// A rehearsal that yields less than the module would refuse plans that are right, one that yields more would pass wrong ones.
+#[test]
+fn a_rehearsal_yields_the_outputs_of_the_module() {
+    let project = crate::support::Project::with_plans();
+    project.expect(0, &["run", "plans/spawn.rhai", "--yes"]);
+    let fleet = stack_outputs(&project, "tofu/fleet");
+    let base = stack_outputs(&project, "tofu/base");
+    project.expect(0, &["run", "plans/local.rhai", "--yes"]);
+    let local = stack_outputs(&project, "tofu/local");
+    for (module, body) in modules() {
+        let mut named: Vec<String> =
+            body.get_blocks("output").map(|output| output.labels[0].as_str().to_owned()).collect();
+        named.sort();
+        let yielded = match module.as_str() {
+            "base" => &base,
+            "fleet" => &fleet,
+            "local" => &local,
+            other => panic!("no rehearsal of tofu/{other} is tested"),
+        };
+        assert_eq!(&named, yielded, "tofu/{module}");
+    }
+}
+
+/// The names of what a stack of the simulated world yields, sorted.
+fn stack_outputs(project: &crate::support::Project, dir: &str) -> Vec<String> {
+    let log = project.read(".clawd/sim/world/world.log");
+    let rows: Vec<serde_json::Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line.split_once(' ')?.1).ok())
+        .flat_map(|transaction| transaction["puts"].as_array().cloned().unwrap_or_default())
+        .filter(|put| put["table"] == "stack" && put["key"].as_str().is_some_and(|key| key.starts_with(dir)))
+        .collect();
+    let outputs =
+        rows.last().unwrap_or_else(|| panic!("no stack of {dir} in {log}"))["row"]["outputs"].clone();
+    outputs.as_object().unwrap().keys().cloned().collect()
+}

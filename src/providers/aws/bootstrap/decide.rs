@@ -119,6 +119,15 @@ fn public_access(seen: &Seen) -> Option<BucketChange> {
     change("public access", before, "blocked in all 4 ways", Write::PublicAccess)
 }
 
+/// A rule in the form of today. One of the first form says its prefix itself; S3 takes no document with rules of both.
+#[allow(deprecated)] // the first form is what is read here
+fn modern(mut rule: LifecycleRule) -> LifecycleRule {
+    let prefix = rule.prefix.take();
+    rule.filter
+        .get_or_insert_with(|| LifecycleRuleFilter::builder().prefix(prefix.unwrap_or_default()).build());
+    rule
+}
+
 /// Whether a rule ends unfinished uploads, wherever they are in the bucket, soon enough.
 fn ends_uploads(rule: &LifecycleRule) -> bool {
     let everywhere = rule.filter().is_some_and(|filter| {
@@ -135,10 +144,11 @@ fn ends_uploads(rule: &LifecycleRule) -> bool {
 
 fn lifecycle(seen: &Seen) -> Option<BucketChange> {
     let Lifecycle { rules, least_size } = &seen.lifecycle;
+    let rules: Vec<_> = rules.iter().cloned().map(modern).collect();
     if rules.iter().any(ends_uploads) {
         return None;
     }
-    let (ours, others): (Vec<_>, Vec<_>) = rules.iter().cloned().partition(|rule| rule.id() == Some(RULE));
+    let (ours, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule.id() == Some(RULE));
     let before = (!ours.is_empty()).then(|| format!("{RULE} says something else"));
     let rule = LifecycleRule::builder()
         .id(RULE)
@@ -270,6 +280,17 @@ mod tests {
         let pairs: Vec<_> = seen.tags.iter().map(|tag| (tag.key(), tag.value())).collect();
         assert_eq!(pairs, [("cost", "42"), (TAG_FLEET, "others"), (TAG_STEP, STEP)]);
         assert_eq!(decide(&wanted(), Some(&seen)).unwrap().notes.len(), 2);
+    }
+
+    #[test]
+    #[allow(deprecated)] // a rule of the first form, which S3 still hands out
+    fn rules_of_the_first_form_are_carried_over_in_the_form_of_today() {
+        let old = LifecycleRule::builder().id("logs").prefix("logs/").status(ExpirationStatus::Enabled);
+        let rules = vec![old.build().unwrap()];
+        let seen = complete(&Seen { lifecycle: Lifecycle { rules, least_size: None }, ..Seen::default() });
+        let told: Vec<_> =
+            seen.lifecycle.rules.iter().map(|it| (it.prefix(), it.filter()?.prefix()).into()).collect();
+        assert_eq!(told, [Some((None, Some("logs/"))), Some((None, Some("")))]);
     }
 
     #[test]
