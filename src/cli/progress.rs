@@ -49,13 +49,18 @@ fn line(event: &Event) -> Option<String> {
             format!(
                 "{step}: try {attempt} in {:.1} s: {}",
                 Duration::from_millis(*wait_ms).as_secs_f64(),
-                printable(error)
+                headline(error)
             )
         }
         Event::StepDone { step, action } => format!("{step}: done ({})", action.as_str()),
-        Event::StepFailed { step, error, .. } => format!("{step}: failed: {}", printable(error)),
+        Event::StepFailed { step, error, .. } => format!("{step}: failed: {}", headline(error)),
         Event::StepSkipped { step, reason } => format!("{step}: skipped: {}", printable(reason)),
     })
+}
+
+/// The first line of an error; all of it is told when the run ends.
+fn headline(error: &str) -> std::borrow::Cow<'_, str> {
+    printable(error.lines().next().unwrap_or_default())
 }
 
 struct Plain<'a>(&'a Terminal);

@@ -71,7 +71,10 @@ pub(super) async fn decide_for(
             Ok((seen, decision)) => StepDecision { decision, seen },
             Err(error) => {
                 problems.push((index, problem(step, &error)));
-                StepDecision { decision: Decision::unknown(error.to_string()), seen: Value::Null }
+                // The problem has all of it, with its place.
+                let message = error.to_string();
+                let headline = message.lines().next().unwrap_or_default();
+                StepDecision { decision: Decision::unknown(headline), seen: Value::Null }
             }
         });
         for dependant in &dependants[index] {

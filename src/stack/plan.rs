@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use smol_str::SmolStr;
 
-use crate::value::{Map, Path, Value};
+use crate::value::{Map, Path, Segment, Value};
 
 /// The major version of the format that is read.
 const FORMAT: &str = "1.";
@@ -228,16 +228,64 @@ struct ModuleCall {
     module: ConfiguredModule,
 }
 
-/// Which attributes the module's files set, by the resource's address without instance keys.
-type Configured = BTreeMap<String, BTreeSet<String>>;
+/// What the module's files set: the expressions of each resource by its address without instance keys. Blocks are lists of
+/// objects there, whatever is set is an object of its own. What a `dynamic` block sets is not told.
+type Configured<'a> = BTreeMap<String, &'a Json>;
 
-fn configured(module: &ConfiguredModule, prefix: &str, found: &mut Configured) {
+fn configured<'a>(module: &'a ConfiguredModule, prefix: &str, found: &mut Configured<'a>) {
     for resource in &module.resources {
-        let names = resource.expressions.as_object().into_iter().flatten().map(|(name, _)| name.clone());
-        found.insert(format!("{prefix}{}", resource.address), names.collect());
+        found.insert(format!("{prefix}{}", resource.address), &resource.expressions);
     }
     for (name, call) in &module.module_calls {
         configured(&call.module, &format!("{prefix}module.{name}."), found);
+    }
+}
+
+/// Whether an expression stands for a value, rather than for a block.
+fn is_value(expression: &Json) -> bool {
+    expression
+        .as_object()
+        .is_some_and(|it| it.is_empty() || it.contains_key("constant_value") || it.contains_key("references"))
+}
+
+/// Whether these expressions set what is at a path, or a part of it. Blocks are not told apart by their place: a provider may
+/// have them in another order.
+fn sets(expression: &Json, path: &[Segment]) -> bool {
+    match (expression, path) {
+        (expression, _) if is_value(expression) => true,
+        (Json::Object(entries), [Segment::Key(name), rest @ ..]) => {
+            entries.get(name.as_str()).is_some_and(|entry| sets(entry, rest))
+        }
+        (Json::Array(blocks), [Segment::Index(_), rest @ ..]) => blocks.iter().any(|block| sets(block, rest)),
+        (Json::Object(_) | Json::Array(_), []) => true,
+        _ => false,
+    }
+}
+
+/// A value without what is not set in its blocks, neither by the module nor, as far as it is known, by the provider.
+fn without_unset(value: Value, expressions: &[&Json]) -> Value {
+    let blocks: Vec<&Json> = expressions
+        .iter()
+        .flat_map(|it| it.as_array().map_or(std::slice::from_ref(*it), Vec::as_slice))
+        .collect();
+    if blocks.is_empty() || blocks.iter().any(|it| is_value(it)) {
+        return value;
+    }
+    match value {
+        Value::List(items) => {
+            Value::List(items.into_iter().map(|item| without_unset(item, &blocks)).collect())
+        }
+        Value::Map(entries) => entries
+            .into_iter()
+            .map(|(name, value)| {
+                let set: Vec<&Json> = blocks.iter().filter_map(|block| block.get(name.as_str())).collect();
+                (name, value, set)
+            })
+            .filter(|(_, value, set)| !(*value == Value::Null || *value == Value::Unknown && set.is_empty()))
+            .map(|(name, value, set)| (name, without_unset(value, &set)))
+            .collect::<Map>()
+            .into(),
+        value => value,
     }
 }
 
@@ -299,10 +347,13 @@ impl Document {
         let state = shown.prior_state.as_ref().and_then(|state| state.values.as_ref());
         let empty = state.is_none_or(|values| values.root_module.is_empty());
         let outputs = Outputs { changes: &shown.output_changes, mask: &mask, step };
+        let changes = read(&shown.resource_changes)?;
+        let drift =
+            read(&shown.resource_drift)?.into_iter().filter_map(|it| drifted(it, &set, &changes)).collect();
         Ok(Self {
             empty,
-            changes: read(&shown.resource_changes)?,
-            drift: read(&shown.resource_drift)?.into_iter().filter_map(|it| drifted(it, &set)).collect(),
+            changes,
+            drift,
             outputs: outputs.after(),
             before: outputs.before(),
             output_changes: outputs.changing(),
@@ -311,18 +362,33 @@ impl Document {
     }
 }
 
-/// Drift that somebody should know of: what became of attributes that the module sets, and of whole resources. Providers also
-/// fill in what other resources made of one, such as the rules of a security group; that was no hand from outside.
-fn drifted(mut change: ResourceChange, configured: &Configured) -> Option<ResourceChange> {
+/// Drift that somebody should know of: what became of whole resources, of what the module sets, and of what the plan changes.
+/// Providers also fill in what other resources made of one, such as the rules of a security group; that was no hand from outside.
+fn drifted(
+    mut change: ResourceChange,
+    configured: &Configured<'_>,
+    changes: &[ResourceChange],
+) -> Option<ResourceChange> {
     if change.action != "update" {
         return Some(change);
     }
-    let set = configured.get(&without_keys(&change.address));
-    let is_set = |path: &str| {
-        let name = path.split(['.', '[']).next().unwrap_or(path);
-        set.is_some_and(|set| set.contains(name))
+    let expressions = configured.get(&without_keys(&change.address));
+    let paths = |changes: &[(String, Value, Value)]| -> Vec<Path> {
+        changes.iter().filter_map(|(path, _, _)| path.parse().ok()).collect()
     };
-    change.attributes.retain(|(path, _, _)| is_set(path));
+    let planned: Vec<Path> = changes
+        .iter()
+        .filter(|it| it.address == change.address)
+        .flat_map(|it| paths(&it.attributes))
+        .collect();
+    let told = |path: &str| {
+        let Ok(path) = path.parse::<Path>() else { return true };
+        let path = path.segments();
+        // One of both may be told as a whole.
+        let meets = |other: &[Segment]| path.starts_with(other) || other.starts_with(path);
+        expressions.is_some_and(|it| sets(it, path)) || planned.iter().any(|it| meets(it.segments()))
+    };
+    change.attributes.retain(|(path, _, _)| told(path));
     (!change.attributes.is_empty() || change.reason.is_some()).then_some(change)
 }
 
@@ -514,7 +580,7 @@ impl Outputs<'_> {
 
 impl Changed {
     /// The change for a review; `None` when nothing happens to the resource.
-    fn read(&self, configured: &Configured) -> Result<Option<ResourceChange>, DocumentError> {
+    fn read(&self, configured: &Configured<'_>) -> Result<Option<ResourceChange>, DocumentError> {
         let actions: Vec<&str> = self.change.actions.iter().map(String::as_str).collect();
         let moved = self.previous_address.as_ref().filter(|previous| **previous != self.address);
         let (action, mut reason) = match actions[..] {
@@ -566,22 +632,25 @@ impl Changed {
         }
     }
 
-    fn attributes(&self, action: &str, configured: &Configured) -> Vec<(String, Value, Value)> {
+    fn attributes(&self, action: &str, configured: &Configured<'_>) -> Vec<(String, Value, Value)> {
         let change = &self.change;
+        let expressions = configured.get(&without_keys(&self.address)).copied().unwrap_or(&Json::Null);
         match action {
             "create" => {
-                let set = configured.get(&without_keys(&self.address));
                 // What the provider makes up is left out, what the module says is shown even when it is not known yet.
-                let told = |name: &str, value: &Value| {
-                    *value != Value::Null
-                        && (*value != Value::Unknown || set.is_some_and(|set| set.contains(name)))
+                let told = |name: &SmolStr, value: &Value| match value {
+                    Value::Null => false,
+                    Value::Unknown => sets(expressions, &[Segment::Key(name.clone())]),
+                    _ => true,
                 };
                 let after = with_unknown(&change.after, &change.after_unknown);
                 let entries = after.as_map().into_iter().flat_map(Map::iter);
                 entries
                     .filter(|(name, value)| told(name, value))
                     .map(|(name, value)| {
-                        (name.to_string(), Value::Null, masked(value, below(&change.after_sensitive, name)))
+                        let set: Vec<&Json> = expressions.get(name.as_str()).into_iter().collect();
+                        let value = masked(value, below(&change.after_sensitive, name));
+                        (name.to_string(), Value::Null, without_unset(value, &set))
                     })
                     .collect()
             }
@@ -596,6 +665,14 @@ impl Changed {
                 let after = with_unknown(&change.after, &change.after_unknown);
                 let marks = (&change.before_sensitive, &change.after_sensitive);
                 differences(&before, &after, marks, &Path::root(), &mut found);
+                if action == "replace" {
+                    // Everything that the provider makes up is new then; which one goes is told by its id.
+                    found.retain(|(path, _, after)| {
+                        *after != Value::Unknown
+                            || path == "id"
+                            || path.parse::<Path>().is_ok_and(|path| sets(expressions, path.segments()))
+                    });
+                }
                 found
             }
         }
@@ -808,9 +885,17 @@ mod tests {
             "resource_drift": [
                 update("aws_role.r[\"a\"]", json!({ "inline_policy": [] }), json!({ "inline_policy": [{ "name": "p" }] })),
                 update("aws_role.r[\"b\"]", json!({ "tags": { "x": "1" }, "arn": "1" }), json!({ "tags": { "x": "2" }, "arn": "2" })),
+                update("aws_role.r[\"c\"]", json!({ "rule": [{ "key": null, "size": 1 }] }), json!({ "rule": [{ "key": false, "size": 2 }] })),
+                update("aws_role.r[\"d\"]", json!({ "dynamic": [{ "port": 1 }], "computed": 1 }), json!({ "dynamic": [], "computed": 2 })),
                 change("aws_role.gone", json!({ "actions": ["delete"], "before": { "id": "i" }, "after": null })),
             ],
-            "configuration": { "root_module": { "resources": [{ "address": "aws_role.r", "expressions": { "tags": {} } }] } },
+            // What a `dynamic` block sets is not among the expressions.
+            "resource_changes": [
+                update("aws_role.r[\"d\"]", json!({ "dynamic": [] }), json!({ "dynamic": [{ "port": 1 }] })),
+            ],
+            "configuration": { "root_module": { "resources": [
+                { "address": "aws_role.r", "expressions": { "tags": {}, "rule": [{ "size": { "constant_value": 1 } }] } },
+            ] } },
         });
         let drift = read(&document).expect("a plan").drift;
         let told: Vec<(&str, Vec<&str>)> = drift
@@ -819,7 +904,15 @@ mod tests {
                 (change.address.as_str(), change.attributes.iter().map(|it| it.0.as_str()).collect())
             })
             .collect();
-        assert_eq!(told, [("aws_role.gone", vec!["id"]), ("aws_role.r[\"b\"]", vec!["tags.x"])]);
+        assert_eq!(
+            told,
+            [
+                ("aws_role.gone", vec!["id"]),
+                ("aws_role.r[\"b\"]", vec!["tags.x"]),
+                ("aws_role.r[\"c\"]", vec!["rule[0].size"]),
+                ("aws_role.r[\"d\"]", vec!["dynamic"]),
+            ]
+        );
     }
 
     #[test]
@@ -876,6 +969,49 @@ mod tests {
         let changes = read(&document).expect("a plan").changes;
         assert_eq!(changes[0].reason.as_deref(), Some("forced by t.ami, list[0]"));
         assert_eq!(changes[0].attributes, [("t.ami".to_owned(), "a".into(), "b".into())]);
+    }
+
+    #[test]
+    fn what_the_provider_makes_up_is_left_out() {
+        let disk = json!({ "size": 16, "key": null });
+        let configured = |address: &str| {
+            json!({ "address": address, "expressions": {
+                "disk": [{ "size": { "constant_value": 16 }, "group": { "references": ["b.c"] } }],
+                "tags": { "constant_value": {} },
+            } })
+        };
+        let unknown = json!({ "id": true, "arn": true, "disk": [{ "device": true, "group": true }] });
+        let document = json!({
+            "format_version": "1.2",
+            "resource_changes": [
+                change("a.new", json!({
+                    "actions": ["create"], "before": null,
+                    "after": { "disk": [disk], "tags": { "x": null } }, "after_unknown": unknown,
+                })),
+                change("a.other", json!({
+                    "actions": ["delete", "create"],
+                    "before": { "id": "i", "arn": "r", "disk": [{ "size": 16, "key": null, "device": "d", "group": "g" }] },
+                    "after": { "disk": [disk] }, "after_unknown": unknown,
+                })),
+            ],
+            "configuration": { "root_module": { "resources": [configured("a.new"), configured("a.other")] } },
+        });
+        let changes = read(&document).expect("a plan").changes;
+        let disk = Value::map([("group", Value::Unknown), ("size", 16.into())]);
+        assert_eq!(
+            changes[0].attributes,
+            [
+                ("disk".to_owned(), Value::Null, Value::List(vec![disk])),
+                ("tags".to_owned(), Value::Null, Value::map([("x", Value::Null)])),
+            ]
+        );
+        assert_eq!(
+            changes[1].attributes,
+            [
+                ("disk[0].group".to_owned(), "g".into(), Value::Unknown),
+                ("id".to_owned(), "i".into(), Value::Unknown),
+            ]
+        );
     }
 
     #[test]

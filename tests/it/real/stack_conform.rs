@@ -131,6 +131,17 @@ fn a_placeholder_that_validation_rejects_leaves_the_step_unknown() {
     assert!(said.contains("It is like v-1."), "{said}");
 }
 
+/// Not OpenTofu says this but clawd, so no other placeholder would help.
+#[test]
+fn what_clawd_finds_wrong_in_a_speculative_plan_is_an_error() {
+    let stacks = stacks(SWITCH, "v: source.outputs.v");
+    let plan = stacks.project.read("plans/m.rhai");
+    stacks.plan(
+        &plan.replace("dir: \"tofu/m\",", "dir: \"tofu/m\", replace: #{ \"terraform_data.no\": \"1\" },"),
+    );
+    insta::assert_snapshot!("conform-speculative-error", stacks.block(&with(&DRY, "v=one", "n=1")));
+}
+
 #[test]
 fn a_placeholder_that_a_data_source_rejects_leaves_the_step_unknown() {
     let reads = r#"

@@ -219,7 +219,12 @@ impl Stack<'_> {
         })?;
         let triggered = self.triggered().await?;
         match self.planned(&filled, &revealed, &triggered).await {
-            Err(error) if filled.is_speculative() && error.kind == crate::providers::ErrorKind::Permanent => {
+            // What clawd itself found wrong, such as an output of another type, no placeholder mends.
+            Err(error)
+                if filled.is_speculative()
+                    && error.operation == PLAN
+                    && error.kind == crate::providers::ErrorKind::Permanent =>
+            {
                 Err(StackError::Undecided {
                     reason: "the speculative plan failed".to_owned(),
                     warning: Some(format!(

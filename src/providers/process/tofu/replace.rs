@@ -76,7 +76,7 @@ impl Stack<'_> {
         let near = crate::diagnostic::nearest(address, ids.keys().map(String::as_str));
         let message =
             format!("{}: `replace` names `{address}`, and there is no such resource", self.request.dir);
-        Err(ProviderError::permanent("tofu plan", message).help(match near {
+        Err(ProviderError::permanent("tofu plan -replace", message).help(match near {
             Some(near) => format!("did you mean `{near}`?"),
             None if ids.is_empty() => "the stack has no resources yet".to_owned(),
             None => format!("there is: {}", ids.keys().cloned().collect::<Vec<_>>().join(", ")),
