@@ -24,6 +24,30 @@ fn every_primitive_file_is_registered_under_its_own_name() {
     assert_eq!(files, registered);
 }
 
+/// `scripts/mutants` takes long; that its list is current is seen here.
+#[test]
+fn every_mutant_still_has_its_place() {
+    #[derive(serde::Deserialize)]
+    struct List {
+        mutant: Vec<Mutant>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Mutant {
+        name: String,
+        file: String,
+        from: String,
+    }
+    let list: List =
+        toml::from_str(&fs::read_to_string(repository().join("tests/mutants.toml")).unwrap()).unwrap();
+    let lost: Vec<&str> = list
+        .mutant
+        .iter()
+        .filter(|it| fs::read_to_string(repository().join(&it.file)).unwrap().matches(&it.from).count() != 1)
+        .map(|it| it.name.as_str())
+        .collect();
+    assert!(lost.is_empty(), "`from` does not stand exactly once for: {lost:?}");
+}
+
 #[test]
 fn every_argument_and_output_is_documented() {
     for primitive in Registry::all().iter() {

@@ -4,7 +4,7 @@
 //! A raw plan holds state and variables in the clear. It lies in a private directory of this process; beside a saved plan it
 //! lies with mode 0600, and not at all when secrets went into it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -111,8 +111,12 @@ impl RawPlans {
             }
             private_dir(dir)?;
             let mut entries = Vec::new();
+            let mut written = BTreeSet::new();
             for (key, raw) in &kept {
-                write_private(&dir.join(format!("{}.{RAW}", raw.sha256)), &fs::read(&raw.file)?)?;
+                // Stacks of one form have one raw plan, when they are planned in the same second.
+                if written.insert(&raw.sha256) {
+                    write_private(&dir.join(format!("{}.{RAW}", raw.sha256)), &fs::read(&raw.file)?)?;
+                }
                 entries.push(Entry {
                     step: raw.step.clone(),
                     key: (*key).clone(),
@@ -204,5 +208,40 @@ impl Marker {
     pub(super) fn forget(place: &Place) {
         // It is not there most of the time.
         let _ = fs::remove_file(Self::path(place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+
+    #[test]
+    fn two_stacks_may_have_one_raw_plan() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("plan");
+        fs::write(&file, "the same bytes").expect("a file");
+        let plan = StackPlan {
+            basis: None,
+            empty: true,
+            changes: Vec::new(),
+            drift: Vec::new(),
+            outputs: Value::Null,
+            output_changes: Vec::new(),
+            speculative: false,
+            warnings: Vec::new(),
+        };
+        let plans = RawPlans::default();
+        for step in ["tofu_apply.a", "tofu_apply.b"] {
+            let sha256 = sha256_hex(b"the same bytes");
+            let (step, plan, file) = (step.to_owned(), plan.clone(), file.clone());
+            let raw = Raw { step, plan, file, sha256, may_be_kept: true, is_brought: false, _work: None };
+            plans.put(raw.step.clone(), raw);
+        }
+        let kept = dir.path().join("kept");
+        plans.keep(&kept).expect("both are kept");
+        let brought = RawPlans::default();
+        brought.bring(&kept);
+        assert!(brought.get("tofu_apply.a").is_some() && brought.get("tofu_apply.b").is_some());
     }
 }
