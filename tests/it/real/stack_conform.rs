@@ -1,6 +1,7 @@
 //! What is applied conforms to what was shown: speculative plans row by row, and saved plans.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use super::stacks::{DRY, RUN, Stacks};
 
@@ -131,6 +132,17 @@ fn a_placeholder_that_validation_rejects_leaves_the_step_unknown() {
     assert!(said.contains("It is like v-1."), "{said}");
 }
 
+#[test]
+fn an_output_that_is_made_of_a_stand_in_is_not_known() {
+    let through = "variable \"v\" {\n  type = string\n}\noutput \"v\" {\n  value = var.v\n}\n";
+    let stacks = stacks(through, "v: source.outputs.v");
+    let plan = stacks.project.read("plans/m.rhai").replace("tofu_apply(\"m\"", "let m = tofu_apply(\"m\"");
+    stacks.plan(&format!("{plan}output(\"v\", m.outputs.v);\n"));
+    let said = stacks.expect(2, &with(&DRY, "v=one", "n=1"));
+    assert!(said.contains("      v = (known after apply)\n"), "{said}");
+    stacks.expect(0, &with(&RUN, "v=one", "n=1"));
+}
+
 /// Not OpenTofu says this but clawd, so no other placeholder would help.
 #[test]
 fn what_clawd_finds_wrong_in_a_speculative_plan_is_an_error() {
@@ -229,13 +241,47 @@ fn a_raw_plan_that_is_missing_or_damaged_is_made_again_and_held_against_what_was
         if damage == "remove" {
             std::fs::remove_dir_all(&dir).unwrap();
         } else {
-            let raw = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
-            let raw = raw.into_iter().find(|path| path.extension().is_some_and(|it| it == "tfplan")).unwrap();
-            std::fs::write(raw, "not a plan").unwrap();
+            std::fs::write(raw_plan(&stacks, "saved.json.d"), "not a plan").unwrap();
         }
         stacks.expect(0, &APPLY);
         stacks.says_no_changes();
     }
+}
+
+fn raw_plan(stacks: &Stacks, dir: &str) -> PathBuf {
+    let files = std::fs::read_dir(stacks.path().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+    files.into_iter().find(|path| path.extension().is_some_and(|it| it == "tfplan")).unwrap()
+}
+
+/// A raw plan that is a plan, but not the one that was shown.
+#[test]
+fn another_raw_plan_in_the_place_of_the_one_that_was_shown_is_never_applied() {
+    let stacks = Stacks::with(PLAIN, PLAIN_PLAN);
+    stacks.expect(0, &SAVE);
+    let other = ["plan", "plans/m.rhai", "--profile", "local", "-o", "other.json", "--param", "v=other"];
+    stacks.expect(0, &other);
+    let (shown, other) = (raw_plan(&stacks, "saved.json.d"), raw_plan(&stacks, "other.json.d"));
+    std::fs::copy(&other, &shown).unwrap();
+    // The index names another digest: the file is not taken, and the plan is made again.
+    stacks.expect(0, &APPLY);
+    assert!(!stacks.project.read("tofu/m/terraform.tfstate").contains("\"other\""));
+
+    let stacks = Stacks::with(PLAIN, PLAIN_PLAN);
+    stacks.expect(0, &SAVE);
+    // Even one that the index names has to say what was shown.
+    let digest = |file: &Path| file.file_stem().unwrap().to_str().unwrap().to_owned();
+    let shown = raw_plan(&stacks, "saved.json.d");
+    let index = stacks.project.read("saved.json.d/plans.json").replace(&digest(&shown), "DIGEST");
+    let other = ["plan", "plans/m.rhai", "--profile", "local", "-o", "other.json", "--param", "v=other"];
+    stacks.expect(0, &other);
+    let other = raw_plan(&stacks, "other.json.d");
+    std::fs::rename(&other, shown.with_file_name(other.file_name().unwrap())).unwrap();
+    stacks.project.write("saved.json.d/plans.json", &index.replace("DIGEST", &digest(&other)));
+    let output = stacks.output(&APPLY);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("the raw plan is not the one that was shown"), "{said}");
+    assert!(!stacks.path().join("tofu/m/terraform.tfstate").exists(), "nothing was applied");
 }
 
 #[test]

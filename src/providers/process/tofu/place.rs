@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, StackRequest};
 
@@ -172,5 +172,13 @@ mod tests {
         assert!(!dead.exists() && file.exists());
         drop((living, next));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_holds_variables_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = private(&dir.path().join("vars")).expect("a file");
+        assert_eq!(file.metadata().expect("metadata").permissions().mode() & 0o777, 0o600);
     }
 }
