@@ -134,6 +134,22 @@ codes! {
     RunInterrupted = "run.interrupted",
     /// A run, or its journal, cannot be found or read.
     RunUnreadable = "run.unreadable",
+    /// A directory is no memory: its sentinel file is missing, perhaps because it is not mounted.
+    MemoryNone = "memory.none",
+    /// A path that is none in the memory, or leads to a link or device.
+    MemoryPath = "memory.path",
+    /// The memory has no such file.
+    MemoryMissing = "memory.missing-file",
+    /// The file has another version than the writer knows.
+    MemoryMoved = "memory.moved",
+    /// The text to replace is not in the file exactly once.
+    MemoryNoMatch = "memory.no-match",
+    /// A change that looks like an accident: a canonical file would lose much.
+    MemoryGuarded = "memory.guarded",
+    /// Somebody has held the memory's lock for long.
+    MemoryLocked = "memory.locked",
+    /// A file of the memory cannot be read or written.
+    MemoryUnusable = "memory.unusable",
     /// Files under `.clawd/` cannot be written.
     StateUnwritable = "state.unwritable",
     /// `clawd.toml` is wrong, or names something that does not exist.

@@ -6,10 +6,12 @@
 // L0: data.
 pub mod address;
 pub mod diagnostic;
+pub mod digest;
 pub mod units;
 pub mod value;
 // L1: pure.
 pub mod image;
+pub mod memory;
 pub mod plan;
 pub mod stack;
 // L2: the outside.
@@ -19,6 +21,7 @@ pub mod primitives;
 // L4: front end and executor; they never see each other.
 pub mod docs;
 pub mod exec;
+pub mod host;
 pub mod script;
 // L5: the command line.
 pub mod cli;

@@ -33,7 +33,13 @@ impl Exit {
     /// The exit that a diagnostic leads to.
     pub(super) const fn of(code: Code) -> Self {
         match code {
-            Code::PlanOverBudget | Code::PlanStale | Code::PlanNotApproved | Code::RunLocked => Self::Refused,
+            Code::PlanOverBudget
+            | Code::PlanStale
+            | Code::PlanNotApproved
+            | Code::RunLocked
+            | Code::MemoryMoved
+            | Code::MemoryGuarded
+            | Code::MemoryLocked => Self::Refused,
             Code::RunInterrupted => Self::Interrupted,
             Code::Usage => Self::Usage,
             _ => Self::Failed,

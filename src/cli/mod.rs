@@ -13,6 +13,7 @@ mod docs;
 mod execute;
 mod exit;
 mod man;
+mod memory;
 mod plan;
 mod progress;
 mod report;
@@ -64,6 +65,7 @@ enum Command {
     Show(show::Args),
     Sim(sim::Args),
     Bootstrap(bootstrap::Args),
+    Memory(memory::Args),
     Completions(man::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -92,6 +94,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Show(args) => show::run(&args, &terminal),
         Command::Sim(args) => sim::run(&args, &terminal),
         Command::Bootstrap(args) => bootstrap::run(&args, &terminal),
+        Command::Memory(args) => memory::run(&args, &terminal),
         Command::Completions(args) => man::completions(&args, &terminal),
         Command::Man(args) => man::man(&args, &terminal),
     };

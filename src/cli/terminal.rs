@@ -64,10 +64,15 @@ impl Terminal {
     }
 
     /// Writes to stdout. A closed pipe ends the output, not the work.
-    #[allow(clippy::unused_self)] // the terminal is the right to print
     pub(super) fn out(&self, text: &str) {
+        self.out_bytes(text.as_bytes());
+    }
+
+    /// Writes bytes to stdout as they are: the content of a file.
+    #[allow(clippy::unused_self)] // the terminal is the right to print
+    pub(super) fn out_bytes(&self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
 
     /// Writes a line to stderr.

@@ -10,7 +10,6 @@
 pub mod action;
 pub mod budget;
 pub mod conform;
-pub mod digest;
 pub mod file;
 pub mod graph;
 pub mod recorder;
@@ -28,9 +27,9 @@ use crate::diagnostic::Diagnostic;
 use crate::units::GiB;
 use crate::value::{Address, Map, Value};
 
+pub use crate::digest::Digest;
 pub use action::{Action, Change, Decision, Effect, Hindrance, Nested};
 pub use budget::Budget;
-pub use digest::Digest;
 pub use recorder::Recorder;
 pub use step::{Step, StepId};
 pub use summary::Summary;

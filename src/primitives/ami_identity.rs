@@ -3,7 +3,7 @@
 
 use super::import_ami::{Args, DEFAULT_ROOT_DEVICE, VolumeType};
 use super::partial::Partial;
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::value::Value;
 
 /// Hex digits of the content hash in an AMI's name: 64 bits, and the tag holds the rest.

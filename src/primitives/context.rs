@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::digest::sha256_hex;
 use crate::image::BlockSet;
-use crate::plan::digest::sha256_hex;
 use crate::plan::{Header, Target};
 use crate::providers::ports::{
     Ec2, Ec2Read, Hosts, HostsRead, Nix, NixRead, Purpose, TAG_FLEET, TAG_STEP, Tags, Tofu, TofuRead, Upload,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::FileName;
 use super::tokens::has_private;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::primitives::ProjectFiles;
 
 /// The texts of scripts and modules by the name diagnostics use.

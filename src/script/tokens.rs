@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::value::{Part, Reference, Value};
 
 const OPEN: char = '\u{E000}';

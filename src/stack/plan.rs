@@ -823,9 +823,10 @@ mod tests {
             "resource_changes": [
                 change("a.new", json!({
                     "actions": ["create"], "before": null,
-                    "after": { "password": "canary", "tags": { "a": "1" }, "empty": null },
+                    "after": { "password": "canary", "pin": 4711, "tags": { "a": "1" }, "empty": null },
                     "after_unknown": { "id": true, "link": true, "tags": { "b": true } },
-                    "after_sensitive": { "password": true },
+                    // Numbers and short texts are masked by their mark alone.
+                    "after_sensitive": { "password": true, "pin": true },
                 })),
                 change("a.old", json!({
                     "actions": ["update"],
@@ -844,7 +845,8 @@ mod tests {
             "configuration": { "root_module": { "resources": [{ "address": "a.new", "expressions": { "link": {} } }] } },
         });
         let read = read(&document).expect("a plan");
-        assert!(!format!("{read:?}").contains("canary"), "{read:?}");
+        let whole = format!("{read:?}");
+        assert!(!whole.contains("canary") && !whole.contains("4711"), "{whole}");
         let outputs = json!({ "a": { "value": ["canary-given"] }, "b": { "value": "pin" }, "c": { "value": "pinned" },
             "d": { "value": "canary" }, "e": { "value": "canary", "sensitive": true } });
         let hidden = BTreeSet::from(["d".to_owned()]);
@@ -855,11 +857,11 @@ mod tests {
             |change: &ResourceChange| change.attributes.iter().map(|it| it.0.clone()).collect::<Vec<_>>();
         assert_eq!(
             names(&read.changes[0]),
-            ["link", "password", "tags"],
+            ["link", "password", "pin", "tags"],
             "what the provider makes up is left out"
         );
         assert_eq!(
-            read.changes[0].attributes[2].2,
+            read.changes[0].attributes[3].2,
             Value::map([("a", Value::from("1")), ("b", Value::Unknown)])
         );
         assert_eq!(names(&read.changes[1]), ["arg", "copy", "list[0].k", "password", "size"]);

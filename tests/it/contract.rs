@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clawd::digest::sha256_hex;
 use clawd::image::{BlockMap, Manifest};
-use clawd::plan::digest::sha256_hex;
 use clawd::providers::ports::{
     BlockUpload, Blocks, Clock, Completion, DiskFile, Ec2, ImageCopy, ImageRequest, ImportRequest,
     ObjectPlace, SnapshotStart, TAG_CONTENT, TAG_FLEET, Tags, Upload, Watch,

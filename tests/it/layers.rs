@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::support::repository;
 
 /// Modules with their layer. A module may use lower layers, and itself.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 16] = [
     ("address", 0),
     ("diagnostic", 0),
+    ("digest", 0),
     ("units", 0),
     ("value", 0),
     ("image", 1),
@@ -20,6 +21,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("script", 4),
     ("exec", 4),
     ("docs", 4),
+    ("host", 4),
     ("cli", 5),
 ];
 

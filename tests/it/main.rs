@@ -9,6 +9,7 @@ mod contract;
 mod conventions;
 mod crash;
 mod layers;
+mod memory;
 mod plans;
 mod properties;
 #[cfg(feature = "aws")]

@@ -10,11 +10,11 @@ use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::hex;
 use crate::image::blocks::hash_block;
 use crate::image::format::{ENDINGS, HEAD, TAIL};
 use crate::image::info::ImageInfo;
 use crate::image::{BLOCK_SIZE, BlockHash, BlockMap, DiskFormat};
-use crate::plan::digest::hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, BuiltImage};
 use crate::units::Bytes;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Sim;
 use super::images::{image_at, no_image, snapshot_at};
 use super::tables::{Draft, Record, Tables};
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
     Answer, Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Owned, Snapshot, TAG_FLEET,

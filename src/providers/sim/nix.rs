@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use super::Sim;
 use super::tables::Record;
+use crate::digest::sha256_hex;
 use crate::image::info::architecture;
-use crate::plan::digest::sha256_hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
     Answer, BuiltImage, Clock as _, Derivation, ImageSource, Nix, NixRead, Watch, Work,

@@ -387,7 +387,7 @@ impl Draft<'_> {
     /// A fresh id in EC2's form: a prefix and 17 hex digits.
     pub(super) fn fresh_id(&mut self, prefix: &str) -> String {
         self.next_id += 1;
-        let digest = crate::plan::digest::sha256_hex(format!("{prefix}{}", self.next_id).as_bytes());
+        let digest = crate::digest::sha256_hex(format!("{prefix}{}", self.next_id).as_bytes());
         format!("{prefix}-0{}", &digest[..16])
     }
 

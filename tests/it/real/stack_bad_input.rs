@@ -127,7 +127,7 @@ fn a_plan_file_of_another_version_is_made_again() {
     let index = std::fs::read_to_string(dir.join("plans.json")).unwrap();
     let sha = index.split("\"sha256\": \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let foreign = "a plan of another version";
-    let foreign_sha = clawd::plan::digest::sha256_hex(foreign.as_bytes());
+    let foreign_sha = clawd::digest::sha256_hex(foreign.as_bytes());
     std::fs::write(dir.join(format!("{foreign_sha}.tfplan")), foreign).unwrap();
     std::fs::write(dir.join("plans.json"), index.replace(&sha, &foreign_sha)).unwrap();
     stacks.expect(0, &["apply", "saved.json", "--yes"]);

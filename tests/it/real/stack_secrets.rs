@@ -177,7 +177,7 @@ tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
     stacks.apply();
     stacks.says_no_changes();
     // `printf canary-7f3a9c-do-not-print | sha256sum`
-    let digest = clawd::plan::digest::sha256_hex(CANARY.as_bytes());
+    let digest = clawd::digest::sha256_hex(CANARY.as_bytes());
     assert_eq!(
         stacks.state("tofu/m")["resources"][0]["instances"][0]["attributes"]["output"]["value"],
         digest
@@ -257,7 +257,7 @@ tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
     stacks.project.write("tofu/maker/main.tf", maker);
     for version in ["v=1", "v=2"] {
         stacks.expect(0, &RUN.into_iter().chain(["--param", version]).collect::<Vec<_>>());
-        let digest = clawd::plan::digest::sha256_hex(version.replace("v=", "token-").as_bytes());
+        let digest = clawd::digest::sha256_hex(version.replace("v=", "token-").as_bytes());
         assert_eq!(
             stacks.state("tofu/m")["resources"][0]["instances"][0]["attributes"]["input"]["value"],
             digest,

@@ -12,7 +12,7 @@ use super::place::{Place, private_dir, unwritable};
 use super::program::{Complaint, Complaints, Program};
 use super::variables::backend_file;
 use super::{TofuProcess, hint};
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{Answer, StackRequest};
 use crate::providers::process::disk::blocking;

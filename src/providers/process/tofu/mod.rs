@@ -163,7 +163,7 @@ impl Stack<'_> {
     /// What names the plan of this request on these files.
     fn key(&self) -> String {
         let request = serde_json::to_string(self.request).unwrap_or_default();
-        crate::plan::digest::sha256_hex(format!("{}\n{request}", self.source).as_bytes())
+        crate::digest::sha256_hex(format!("{}\n{request}", self.source).as_bytes())
     }
 
     async fn run(&self, args: &[&str]) -> Answer<Said> {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::place::{Place, Work, private_dir, unwritable};
-use crate::plan::digest::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::providers::ports::{Answer, Basis, StackPlan};
 
 /// The list of the raw plans beside a saved plan.

@@ -1,0 +1,191 @@
+//! What is kept beside a memory: the lock, what was overwritten, what was removed on purpose, and a log.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File as StdFile, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::Written;
+use super::error::{ErrorKind, MemoryError};
+use crate::memory::{MemoryPath, Version};
+
+/// How long a writer waits for others; each holds the lock for some milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long between two looks at the lock, at most.
+const PAUSE: Duration = Duration::from_millis(8);
+
+/// Something that was done to a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, RFC 3339. For people; nothing is decided by it.
+    pub at: String,
+    /// What: `write`, `append`, `edit`, `rm`.
+    pub what: String,
+    /// The file.
+    pub path: MemoryPath,
+    /// The version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Version>,
+    /// The version after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+}
+
+/// The directory beside a memory.
+#[derive(Debug)]
+pub(super) struct State {
+    dir: PathBuf,
+}
+
+impl State {
+    pub(super) fn open(dir: &Path) -> Result<Self, MemoryError> {
+        let make = |path: &Path| {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o770).create(path);
+            made.map_err(|error| MemoryError::io("make the directory", path, &error))
+        };
+        make(dir)?;
+        make(&dir.join("blobs"))?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// The lock of all writers. It is a file of its own, which nobody ever replaces: a lock on the file that is written would be
+    /// one on what was there before.
+    pub(super) fn lock(&self) -> Result<StdFile, MemoryError> {
+        let path = self.dir.join("lock");
+        let failed = |error: &io::Error| MemoryError::io("lock", &path, error);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o660).open(&path);
+        let file = file.map_err(|error| failed(&error))?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(error)) => return Err(failed(&error)),
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                    let message =
+                        format!("somebody holds {} for more than {} s", path.display(), PATIENCE.as_secs());
+                    return Err(MemoryError::new(ErrorKind::Locked, message)
+                        .help("the lock goes with its process; look for one that hangs: `fuser` names it"));
+                }
+                // A different pause for each, so that many waiters do not come at once.
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(PAUSE.mul_f64(fastrand::f64()));
+                }
+            }
+        }
+    }
+
+    fn blob_path(&self, version: &Version) -> PathBuf {
+        self.dir.join("blobs").join(version.as_str())
+    }
+
+    /// Keeps a content.
+    pub(super) fn keep(&self, content: &[u8]) -> Result<(), MemoryError> {
+        let path = self.blob_path(&Version::of(content));
+        if fs::read(&path).is_ok_and(|kept| kept == content) {
+            return Ok(());
+        }
+        put(&path, content)
+    }
+
+    /// A content that was kept.
+    pub(super) fn blob(&self, version: &Version) -> Result<Option<Vec<u8>>, MemoryError> {
+        let path = self.blob_path(version);
+        match fs::read(&path) {
+            // One that was damaged is as good as none.
+            Ok(content) => Ok(Some(content).filter(|content| Version::of(content) == *version)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(MemoryError::io("read", &path, &error)),
+        }
+    }
+
+    fn removals_path(&self) -> PathBuf {
+        self.dir.join("removed.json")
+    }
+
+    fn removals(&self) -> Result<BTreeMap<MemoryPath, Version>, MemoryError> {
+        let path = self.removals_path();
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| {
+                MemoryError::new(ErrorKind::Io, format!("{}: {error}", path.display())).help(
+                    "remove it: files that were removed since the last round come back, and nothing is lost",
+                )
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(MemoryError::io("read", &path, &error)),
+        }
+    }
+
+    fn write_removals(&self, removals: &BTreeMap<MemoryPath, Version>) -> Result<(), MemoryError> {
+        put(&self.removals_path(), &serde_json::to_vec(removals).unwrap_or_default())
+    }
+
+    /// Notes that a version of a file was removed on purpose.
+    pub(super) fn note_removal(&self, path: &MemoryPath, version: &Version) -> Result<(), MemoryError> {
+        let mut removals = self.removals()?;
+        removals.insert(path.clone(), version.clone());
+        self.write_removals(&removals)
+    }
+
+    /// The file is there again.
+    pub(super) fn forget_removal(&self, path: &MemoryPath) -> Result<(), MemoryError> {
+        let mut removals = self.removals()?;
+        match removals.remove(path) {
+            Some(_) => self.write_removals(&removals),
+            None => Ok(()),
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("log.jsonl")
+    }
+
+    /// Adds a line to the log. It is for people: a line that a crash takes is no loss of the memory's.
+    pub(super) fn log(&self, what: &str, written: &Written) -> Result<(), MemoryError> {
+        let path = self.log_path();
+        let entry = Entry {
+            at: jiff::Timestamp::now().to_string(),
+            what: what.to_owned(),
+            path: written.path.clone(),
+            before: written.before.clone(),
+            version: written.version.clone(),
+        };
+        let mut line = serde_json::to_vec(&entry).unwrap_or_default();
+        line.push(b'\n');
+        let opened = OpenOptions::new().create(true).append(true).mode(0o660).open(&path);
+        let wrote = opened.and_then(|mut file| file.write_all(&line));
+        wrote.map_err(|error| MemoryError::io("write", &path, &error))
+    }
+
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, MemoryError> {
+        let path = self.log_path();
+        match fs::read_to_string(&path) {
+            // A line that was cut off by a crash says nothing.
+            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(MemoryError::io("read", &path, &error)),
+        }
+    }
+}
+
+/// Puts a content in a file's place at once.
+fn put(path: &Path, content: &[u8]) -> Result<(), MemoryError> {
+    let write = || -> io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{:016x}", fastrand::u64(..)));
+        let new = path.with_file_name(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o660).open(&new)?;
+        let written =
+            file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written?;
+        StdFile::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|error| MemoryError::io("write", path, &error))
+}
