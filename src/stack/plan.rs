@@ -812,6 +812,7 @@ mod tests {
         Document::read(&document.to_string(), "tofu_apply.x", &["canary-given"])
     }
 
+    #[allow(clippy::needless_pass_by_value)] // what is passed is made at the place
     fn change(address: &str, change: Json) -> Json {
         json!({ "address": address, "mode": "managed", "change": change })
     }

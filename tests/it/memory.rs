@@ -230,6 +230,7 @@ fn increment(home: &Home) -> bool {
 /// Four writers at a time, each killed at some moment or not: a line that was acknowledged is there once, one that was not is
 /// there once or not at all, and the file is always whole.
 #[test]
+#[allow(clippy::print_stdout)] // the seed of a failure, and the count
 fn killed_writers_lose_nothing_that_was_acknowledged() {
     let seed =
         std::env::var("CLAWD_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());

@@ -136,7 +136,10 @@ impl Memory {
             None => format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
         };
         let settings = Settings { format: FORMAT, id, host: host.to_owned(), canonical, ignore };
-        let rules = settings.rules().map_err(|error| MemoryError::usage(error.to_string()))?;
+        let rules = settings.rules().map_err(|error| {
+            MemoryError::usage(error.to_string())
+                .help("write it as in a .gitignore, like `*.swp` or `cache/**`")
+        })?;
         let changed = before.as_ref() != Some(&settings);
         if changed {
             let mut text = serde_json::to_vec_pretty(&settings).unwrap_or_default();
