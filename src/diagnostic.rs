@@ -148,6 +148,10 @@ codes! {
     MemoryGuarded = "memory.guarded",
     /// Somebody has held the memory's lock for long.
     MemoryLocked = "memory.locked",
+    /// The shared memory cannot be reached, or refuses what is asked of it.
+    MemoryRemote = "memory.remote",
+    /// Edits were put aside, or a change of the shared memory was refused; a person has to look.
+    MemoryConflict = "memory.conflict",
     /// A file of the memory cannot be read or written.
     MemoryUnusable = "memory.unusable",
     /// Files under `.clawd/` cannot be written.

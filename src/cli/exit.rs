@@ -37,6 +37,7 @@ impl Exit {
             | Code::PlanStale
             | Code::PlanNotApproved
             | Code::RunLocked
+            | Code::MemoryConflict
             | Code::MemoryMoved
             | Code::MemoryGuarded
             | Code::MemoryLocked => Self::Refused,

@@ -2,17 +2,21 @@
 //! quoting stands between an agent and a file.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
 use super::Outcome;
 use super::exit::Exit;
 use super::terminal::Terminal;
+use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::host::memory::{Expected, Memory, MemoryError, Shrinking, Written};
 use crate::memory::{Class, MemoryPath, Version};
 use crate::plan::render::printable;
+use crate::providers::ports::MemoryStore;
+use crate::providers::process::memory_store;
 
 /// Where a memory is by default: on the host's data volume.
 const DIR: &str = "/var/lib/clawd/memory";
@@ -88,6 +92,18 @@ enum Command {
         #[command(flatten)]
         condition: Condition,
     },
+    /// One round with the shared memory: exit 0 when in step, 3 when an edit was put aside or refused
+    Sync {
+        /// The shared memory, file:///DIR.
+        #[arg(long, value_name = "URL")]
+        remote: String,
+        /// The host that this memory must be of.
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
+        /// Canonical files may lose much, and many files may go.
+        #[arg(long)]
+        allow_shrink: bool,
+    },
     /// What was done here, oldest first
     Log {
         /// One file, relative to the memory.
@@ -158,12 +174,25 @@ impl Problem {
 struct Said {
     text: Vec<u8>,
     json: Json,
+    exit: Exit,
+}
+
+impl Said {
+    fn new(text: impl Into<Vec<u8>>, json: Json) -> Self {
+        Self { text: text.into(), json, exit: Exit::Done }
+    }
 }
 
 pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
     match answer(args) {
-        Ok(Said { json, .. }) if args.json => terminal.out(&format!("{json}\n")),
-        Ok(Said { text, .. }) => terminal.out_bytes(&text),
+        Ok(Said { json, exit, .. }) if args.json => {
+            terminal.out(&format!("{json}\n"));
+            Ok(exit)
+        }
+        Ok(Said { text, exit, .. }) => {
+            terminal.out_bytes(&text);
+            Ok(exit)
+        }
         Err(problem) => {
             let diagnostic = problem.diagnostic();
             if args.json {
@@ -173,10 +202,9 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
             if let Problem::Memory(MemoryError { diff: Some(diff), .. }) = &problem {
                 terminal.note(diff.lines().map(printable).collect::<Vec<_>>().join("\n").as_str());
             }
-            return Err(diagnostic.into());
+            Err(diagnostic.into())
         }
     }
-    Ok(Exit::Done)
 }
 
 fn answer(args: &Args) -> Result<Said, Problem> {
@@ -203,6 +231,10 @@ fn answer(args: &Args) -> Result<Said, Problem> {
             let (path, expected) = (path.parse::<MemoryPath>()?, condition.expected(Expected::Any)?);
             Ok(written(&open()?.remove(&path, &expected, condition.shrinking())?))
         }
+        Command::Sync { remote, host, allow_shrink } => {
+            let shrinking = if *allow_shrink { Shrinking::Allowed } else { Shrinking::Refused };
+            sync(&open()?, remote, host.as_deref(), shrinking)
+        }
         Command::Log { path } => {
             let path = path.as_deref().map(str::parse::<MemoryPath>).transpose()?;
             Ok(log(&open()?, path.as_ref())?)
@@ -214,23 +246,21 @@ fn init(args: &Args, host: &str, canonical: &[String], ignore: &[String]) -> Res
     let (memory, changed) = Memory::init(&args.dir, host, canonical.to_vec(), ignore.to_vec())?;
     let host = &memory.settings().host;
     let did = if changed { "is a memory now" } else { "is a memory already" };
-    Ok(Said {
-        text: format!("{} {did}, of {host}\n", args.dir.display()).into_bytes(),
-        json: json!({ "dir": args.dir, "host": host, "changed": changed }),
-    })
+    let text = format!("{} {did}, of {host}\n", args.dir.display());
+    Ok(Said::new(text, json!({ "dir": args.dir, "host": host, "changed": changed })))
 }
 
 fn read(memory: &Memory, path: &MemoryPath, is_json: bool) -> Result<Said, Problem> {
     let file = memory.read(path)?;
     // Bytes go to stdout as they are; JSON has none.
     if !is_json {
-        return Ok(Said { text: file.content, json: Json::Null });
+        return Ok(Said::new(file.content, Json::Null));
     }
     let content = String::from_utf8(file.content).map_err(|_| {
         let usage = Diagnostic::error(Code::Usage, format!("{path} is no text, which JSON could hold"));
         Problem::Usage(usage.help("read it without `--json`"))
     })?;
-    Ok(Said { text: Vec::new(), json: json!({ "path": path, "version": file.version, "content": content }) })
+    Ok(Said::new("", json!({ "path": path, "version": file.version, "content": content })))
 }
 
 fn written(Written { path, before, version }: &Written) -> Said {
@@ -239,7 +269,7 @@ fn written(Written { path, before, version }: &Written) -> Said {
         (_, Some(version)) => format!("{path} {version}\n"),
         (_, None) => format!("{path} is removed\n"),
     };
-    Said { text: text.into_bytes(), json: json!({ "path": path, "before": before, "version": version }) }
+    Said::new(text, json!({ "path": path, "before": before, "version": version }))
 }
 
 fn status(memory: &Memory) -> Result<Said, MemoryError> {
@@ -266,10 +296,78 @@ fn status(memory: &Memory) -> Result<Said, MemoryError> {
         text.push_str(&format!("  {}: {}\n", printable(&it.name), printable(&it.why)));
     }
     let skipped: Vec<Json> = skipped.iter().map(|it| json!({ "name": it.name, "why": it.why })).collect();
-    Ok(Said {
-        text: text.into_bytes(),
-        json: json!({ "host": memory.settings().host, "files": files, "skipped": skipped }),
-    })
+    Ok(Said::new(text, json!({ "host": memory.settings().host, "files": files, "skipped": skipped })))
+}
+
+fn sync(memory: &Memory, remote: &str, host: Option<&str>, shrinking: Shrinking) -> Result<Said, Problem> {
+    let own = &memory.settings().host;
+    if let Some(host) = host.filter(|host| host != own) {
+        let usage =
+            Diagnostic::error(Code::Usage, format!("this memory is of {own}, not of `{}`", printable(host)));
+        return Err(Problem::Usage(usage.help("`clawd memory init --host` says whose it is")));
+    }
+    let store = store(remote)?;
+    let report = runtime().map_err(Problem::Usage)?.block_on(memory.sync(&*store, remote, shrinking))?;
+    let mut text = String::new();
+    let lists = [
+        ("pushed", &report.pushed),
+        ("pulled", &report.pulled),
+        ("merged", &report.merged),
+        ("removed", &report.removed),
+        ("restored", &report.restored),
+    ];
+    for (what, paths) in lists {
+        for path in paths {
+            text.push_str(&format!("  {what:8}  {path}\n"));
+        }
+    }
+    for aside in &report.aside {
+        text.push_str(&format!("  aside     {}: your version is in {}\n", aside.path, aside.place));
+    }
+    for (what, problems) in [("refused", &report.refused), ("failed", &report.failed)] {
+        for (path, why) in problems {
+            text.push_str(&format!("  {what:8}  {path}: {}\n", printable(why)));
+        }
+    }
+    let (exit, last) = match (report.failed.is_empty(), report.in_step()) {
+        (_, true) => (Exit::Done, "In step."),
+        (true, false) => (Exit::of(Code::MemoryConflict), "Not in step: somebody has to look."),
+        (false, false) => (Exit::Failed, "Not in step: the next round tries again."),
+    };
+    text.push_str(last);
+    text.push('\n');
+    let problems = |list: &[(MemoryPath, String)]| -> Vec<Json> {
+        list.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect()
+    };
+    let aside: Vec<Json> =
+        report.aside.iter().map(|it| json!({ "path": it.path, "place": it.place })).collect();
+    let skipped: Vec<Json> =
+        report.skipped.iter().map(|it| json!({ "name": it.name, "why": it.why })).collect();
+    let json = json!({
+        "in_step": report.in_step(),
+        "pushed": report.pushed,
+        "pulled": report.pulled,
+        "merged": report.merged,
+        "removed": report.removed,
+        "restored": report.restored,
+        "aside": aside,
+        "refused": problems(&report.refused),
+        "failed": problems(&report.failed),
+        "skipped": skipped,
+    });
+    Ok(Said { exit, ..Said::new(text, json) })
+}
+
+/// The shared memory that a URL names.
+fn store(remote: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
+    let usage =
+        |message: String, help: &str| Problem::Usage(Diagnostic::error(Code::Usage, message).help(help));
+    let Some(dir) = remote.strip_prefix("file://").filter(|dir| dir.starts_with('/')) else {
+        let message = format!("`{}` is no shared memory that can be reached", printable(remote));
+        return Err(usage(message, "file:///DIR, a directory of this machine; s3:// is still to come"));
+    };
+    memory_store(Path::new(dir))
+        .map_err(|error| usage(error.to_string(), "name a directory that can be written"))
 }
 
 fn log(memory: &Memory, path: Option<&MemoryPath>) -> Result<Said, MemoryError> {
@@ -282,7 +380,7 @@ fn log(memory: &Memory, path: Option<&MemoryPath>) -> Result<Said, MemoryError> 
             format!("{}  {:6}  {before} -> {after}  {}\n", entry.at, entry.what, entry.path)
         })
         .collect();
-    Ok(Said { text: text.into_bytes(), json: json!(entries) })
+    Ok(Said::new(text, json!(entries)))
 }
 
 fn input() -> Result<Vec<u8>, Problem> {

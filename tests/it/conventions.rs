@@ -7,7 +7,7 @@ use clawd::diagnostic::Code;
 use clawd::docs;
 use clawd::primitives::Registry;
 
-use crate::support::{Project, repository};
+use crate::support::{Project, repository, walk};
 
 #[test]
 fn every_primitive_file_is_registered_under_its_own_name() {
@@ -92,16 +92,6 @@ fn every_diagnostic_code_is_used() {
         let name = format!("Code::{code:?}");
         assert!(all.contains(&name), "{name} ({code}) is produced nowhere");
     }
-}
-
-fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
-    fs::read_dir(dir)
-        .unwrap()
-        .flat_map(|entry| {
-            let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path) } else { vec![path] }
-        })
-        .collect()
 }
 
 #[test]

@@ -7,10 +7,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use clawd::host::memory::{Expected, Memory, Report, Shrinking};
+use clawd::memory::MemoryPath;
+use clawd::providers::ports::{Answer, Condition, Listed, MemoryStore, Put, Stored};
+use clawd::providers::process::memory_store;
+use clawd::providers::{ErrorKind, ProviderError};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::support::block;
+use crate::support::{block, walk};
 
 /// A memory in a directory of its own, and a directory beside it.
 struct Home {
@@ -227,6 +232,37 @@ fn increment(home: &Home) -> bool {
     }
 }
 
+/// A process that is killed after so many looks at it, with the line that it is to write.
+struct Doomed {
+    child: Child,
+    looks: u32,
+    line: Option<String>,
+}
+
+/// Waits for all, killing each when its time has come. The lines of those that ended well, and how many were killed.
+fn wait_or_kill(mut running: Vec<Doomed>) -> (Vec<String>, u32) {
+    let (mut acknowledged, mut killed) = (Vec::new(), 0);
+    while !running.is_empty() {
+        running.retain_mut(|it| match it.child.try_wait().unwrap() {
+            Some(status) => {
+                let ended = matches!(status.code(), None | Some(0)) || it.line.is_none();
+                assert!(ended, "{:?}: killed or done, nothing else", it.line);
+                acknowledged.extend(it.line.take().filter(|_| status.success()));
+                false
+            }
+            None => {
+                it.looks = it.looks.saturating_sub(1);
+                if it.looks == 0 {
+                    it.child.kill().unwrap();
+                    killed += 1;
+                }
+                true
+            }
+        });
+    }
+    (acknowledged, killed)
+}
+
 /// Four writers at a time, each killed at some moment or not: a line that was acknowledged is there once, one that was not is
 /// there once or not at all, and the file is always whole.
 #[test]
@@ -241,32 +277,14 @@ fn killed_writers_lose_nothing_that_was_acknowledged() {
     home.expect(0, &["write", "notes.md"], "first\n");
     let (mut acknowledged, mut killed) = (Vec::new(), 0);
     for round in 0..rounds {
-        let mut writers: Vec<(String, Child, u32)> = (0..4)
-            .map(|writer| {
-                let line = format!("round {round} writer {writer}");
-                let child = home.start(&["append", "notes.md"], &format!("{line}\n"));
-                (line, child, random.u32(0..4000))
-            })
-            .collect();
-        while !writers.is_empty() {
-            writers.retain_mut(|(line, child, left)| match child.try_wait().unwrap() {
-                Some(status) => {
-                    match status.code() {
-                        Some(0) => acknowledged.push(line.clone()),
-                        code => assert_eq!(code, None, "{line}: killed or done, nothing else"),
-                    }
-                    false
-                }
-                None => {
-                    *left = left.saturating_sub(1);
-                    if *left == 0 {
-                        child.kill().unwrap();
-                        killed += 1;
-                    }
-                    true
-                }
-            });
-        }
+        let writers = (0..4).map(|writer| {
+            let line = format!("round {round} writer {writer}");
+            let child = home.start(&["append", "notes.md"], &format!("{line}\n"));
+            Doomed { child, looks: random.u32(0..4000), line: Some(line) }
+        });
+        let (done, gone) = wait_or_kill(writers.collect());
+        acknowledged.extend(done);
+        killed += gone;
         let text = fs::read_to_string(home.file("notes.md")).unwrap();
         assert!(text.starts_with("first\n") && text.ends_with('\n'), "round {round}: the file is whole");
     }
@@ -283,4 +301,296 @@ fn killed_writers_lose_nothing_that_was_acknowledged() {
     // Who was killed left no lock, and nothing that is taken for a file.
     let status: Json = serde_json::from_str(&home.expect(0, &["status", "--json"], "")).unwrap();
     assert_eq!(status["files"].as_array().unwrap().len(), 1, "{status}");
+}
+
+/// A store whose answers get lost: before the effect, after it, or with a refusal that one's own earlier try caused.
+struct Flaky {
+    store: std::sync::Arc<dyn MemoryStore>,
+    random: std::sync::Mutex<fastrand::Rng>,
+    /// Calls in a hundred that go wrong.
+    rate: u32,
+}
+
+impl Flaky {
+    fn breaks(&self) -> Option<u32> {
+        let mut random = self.random.lock().unwrap();
+        (random.u32(0..100) < self.rate).then(|| random.u32(0..3))
+    }
+}
+
+fn lost<T>() -> Answer<T> {
+    Err(ProviderError::new(ErrorKind::Transient, "store", "the answer is lost"))
+}
+
+#[async_trait::async_trait]
+impl MemoryStore for Flaky {
+    async fn list(&self) -> Answer<Vec<Listed>> {
+        if self.breaks() == Some(0) { lost() } else { self.store.list().await }
+    }
+
+    async fn get(&self, key: &str) -> Answer<Option<Stored>> {
+        if self.breaks() == Some(0) { lost() } else { self.store.get(key).await }
+    }
+
+    async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {
+        match self.breaks() {
+            Some(0) => lost(),
+            Some(1) => {
+                let _ = self.store.put(key, content, condition).await;
+                lost()
+            }
+            Some(_) => {
+                let _ = self.store.put(key, content, condition).await;
+                self.store.put(key, content, condition).await
+            }
+            None => self.store.put(key, content, condition).await,
+        }
+    }
+}
+
+/// Several hosts that write, edit and sync in any order over a store that loses answers. In the end, two quiet rounds bring all to
+/// the same files, and each line that somebody wrote is in one of them: in its file, or put aside.
+#[test]
+fn hosts_that_write_at_once_lose_no_line() {
+    let seed =
+        std::env::var("CLAWD_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let cases = std::env::var("CLAWD_TEST_CASES").map_or(20, |cases| cases.parse().unwrap());
+    let mut seeds = fastrand::Rng::with_seed(seed);
+    for _ in 0..cases {
+        let case = seeds.u64(..);
+        write_and_sync(case);
+    }
+}
+
+fn write_and_sync(case: u64) {
+    let mut random = fastrand::Rng::with_seed(case);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let home = TempDir::new().unwrap();
+    let store = memory_store(&home.path().join("shared")).unwrap();
+    let rate = random.u32(0..40);
+    let flaky = Flaky { store: store.clone(), random: random.fork().into(), rate };
+    let hosts: Vec<Memory> = (0..random.usize(2..=5))
+        .map(|host| {
+            let dir = home.path().join(format!("host-{host}"));
+            Memory::init(&dir, &format!("H-{host}"), Vec::new(), Vec::new()).unwrap().0
+        })
+        .collect();
+    let (mut written, mut replaced) = (Vec::new(), Vec::new());
+    for step in 0..random.u32(10..60) {
+        let host = random.usize(0..hosts.len());
+        let memory = &hosts[host];
+        let file: MemoryPath = match random.u32(0..4) {
+            0 => "goals.md".to_owned(),
+            1 => format!("2026-11-26_H-{host}.md"),
+            // A foreign note, which is not this host's to write.
+            2 => format!("2026-11-26_H-{}.md", (host + 1) % hosts.len()),
+            _ => "ideas/shared.md".to_owned(),
+        }
+        .parse()
+        .unwrap();
+        match random.u32(0..10) {
+            0..5 => {
+                let line = format!("line {step} of host {host}");
+                memory.append(&file, format!("{line}\n").as_bytes()).unwrap();
+                written.push(line);
+            }
+            5 => {
+                // One line becomes another: the old one is replaced by somebody who saw it.
+                let Ok(found) = memory.read(&file) else { continue };
+                let text = String::from_utf8(found.content).unwrap();
+                let Some(old) =
+                    text.lines().next().filter(|old| text.matches(&format!("{old}\n")).count() == 1)
+                else {
+                    continue;
+                };
+                let line = format!("edit {step} of host {host}");
+                let edit = memory.edit(
+                    &file,
+                    &format!("{old}\n"),
+                    &format!("{line}\n"),
+                    &Expected::Any,
+                    Shrinking::Refused,
+                );
+                edit.unwrap();
+                replaced.push(old.to_owned());
+                written.push(line);
+            }
+            _ => {
+                // What went wrong goes right later.
+                let _ = runtime.block_on(memory.sync(&flaky, "test", Shrinking::Refused));
+            }
+        }
+    }
+    let round = |memory: &Memory| runtime.block_on(memory.sync(&*store, "test", Shrinking::Refused)).unwrap();
+    for _ in 0..2 {
+        for memory in &hosts {
+            round(memory);
+        }
+    }
+    let files = |memory: &Memory| -> Vec<(MemoryPath, String)> {
+        let (paths, _) = memory.list().unwrap();
+        let read = |path: MemoryPath| {
+            let file = memory.read(&path).unwrap();
+            (path, String::from_utf8(file.content).unwrap())
+        };
+        paths.into_iter().map(read).collect()
+    };
+    let first = files(&hosts[0]);
+    for memory in &hosts {
+        assert_eq!(files(memory), first, "case {case}: two quiet rounds converge");
+        let report = round(memory);
+        assert_eq!(report, Report::default(), "case {case}: in step, and a round more does nothing");
+    }
+    let all: Vec<&str> = first.iter().flat_map(|(_, text)| text.lines()).collect();
+    for line in written.iter().filter(|line| !replaced.contains(line)) {
+        assert!(all.contains(&line.as_str()), "case {case}: `{line}` is lost\n{first:#?}");
+    }
+    for (path, text) in &first {
+        assert!(!text.contains("<<<<<<<"), "case {case}: {path} has no markers");
+    }
+}
+
+#[test]
+fn rounds_between_two_hosts() {
+    let homes = [Home::new(), Home::new()];
+    homes[1].expect(0, &["init", "--host", "H-2"], "");
+    let shared = TempDir::new().unwrap();
+    let remote = format!("file://{}/hive", shared.path().display());
+    let sync = |host: usize| {
+        let text = homes[host].session(&[(&["sync", "--remote", &remote], "")]);
+        text.replace(shared.path().to_str().unwrap(), "[shared]")
+    };
+    let put = |host: usize, args: &[&str], input: &str| {
+        homes[host].expect(0, args, input);
+    };
+    let mut told = String::new();
+    let mut tell = |what: &str, text: String| {
+        told.push_str(&format!("# {what}\n{text}\n"));
+    };
+    put(0, &["write", "goals.md"], "one\ntwo\nthree\n");
+    put(0, &["append", "2026-11-26_H-1.md"], "mine\n");
+    tell("the first host pushes", sync(0));
+    tell("the second pulls", sync(1));
+    tell("nothing is left to do", sync(1));
+    put(0, &["append", "goals.md"], "from the first\n");
+    put(1, &["append", "goals.md"], "from the second\n");
+    sync(0);
+    tell("both appended", sync(1));
+    put(0, &["edit", "goals.md", "--old", "two", "--new", "TWO"], "");
+    put(1, &["edit", "goals.md", "--old", "two", "--new", "zwei"], "");
+    sync(0);
+    tell("both edited one line", sync(1));
+    put(1, &["append", "2026-11-26_H-1.md"], "not mine\n");
+    tell("a note of somebody else's", sync(1));
+    put(1, &["write", "x.md"], "x\n");
+    sync(1);
+    sync(0);
+    put(0, &["rm", "x.md"], "");
+    tell("removed here", sync(0));
+    tell("removed there", sync(1));
+    fs::remove_file(homes[0].file("goals.md")).unwrap();
+    tell("gone, not removed", sync(0));
+    fs::write(homes[0].file("goals.md"), "").unwrap();
+    tell("emptied by a program that knows nothing of guards", sync(0));
+    sync(1);
+    for n in 0..8 {
+        put(1, &["write", &format!("many/{n}.md")], "x\n");
+    }
+    sync(1);
+    for n in 0..8 {
+        put(1, &["rm", &format!("many/{n}.md")], "");
+    }
+    tell("many files at once", sync(1));
+    insta::assert_snapshot!("memory-rounds", told);
+    insta::assert_snapshot!(
+        "memory-sync-wrong",
+        homes[0].session(&[
+            (&["sync", "--remote", "s3://bucket/hive"], ""),
+            (&["sync", "--remote", "file://hive"], ""),
+            (&["sync", "--remote", "file:///proc/hive"], ""),
+            (&["sync", "--remote", "file:///tmp", "--host", "H-9"], ""),
+        ])
+    );
+}
+
+/// An index that is lost or damaged makes no line go, and a key that would leave the directory is no file.
+#[test]
+fn a_lost_index_and_wild_keys_do_no_harm() {
+    let home = Home::new();
+    let shared = home.dir.path().join("shared");
+    let remote = format!("file://{}", shared.display());
+    let sync = ["sync", "--remote", &remote, "--json"];
+    home.expect(0, &["write", "goals.md"], "one\ntwo\n");
+    home.expect(0, &sync, "");
+    for damage in ["", "{ \"format\": 1", "{}"] {
+        fs::write(home.dir.path().join("memory.clawd/index.json"), damage).unwrap();
+        // Without a base, a line that is missing on one side was not removed.
+        fs::write(home.file("goals.md"), "one\nlocal\n").unwrap();
+        fs::write(shared.join("goals.md"), "one\ntwo\nremote\n").unwrap();
+        home.expect(0, &sync, "");
+        assert_eq!(
+            fs::read_to_string(home.file("goals.md")).unwrap(),
+            "one\ntwo\nremote\nlocal\n",
+            "{damage}"
+        );
+    }
+    fs::write(shared.join("back\\slash.md"), "x").unwrap();
+    fs::write(shared.join("con\u{7}trol.md"), "x").unwrap();
+    let said: Json = serde_json::from_str(&home.expect(0, &sync, "")).unwrap();
+    assert_eq!(said["skipped"].as_array().unwrap().len(), 2, "{said}");
+    assert_eq!(said["in_step"], true);
+}
+
+/// Hosts whose processes are killed in the middle of anything.
+#[test]
+#[allow(clippy::print_stdout)] // the seed of a failure, and the count
+fn killed_rounds_lose_nothing_that_was_acknowledged() {
+    let seed =
+        std::env::var("CLAWD_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let rounds = std::env::var("CLAWD_TEST_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
+    println!("CLAWD_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let shared = TempDir::new().unwrap();
+    let remote = format!("file://{}/hive", shared.path().display());
+    let homes: Vec<Home> = (1..=4)
+        .map(|host| {
+            let home = Home { dir: TempDir::new().unwrap() };
+            home.expect(0, &["init", "--host", &format!("H-{host}")], "");
+            home
+        })
+        .collect();
+    let (mut acknowledged, mut killed) = (Vec::new(), 0);
+    for round in 0..rounds {
+        let mut running = Vec::new();
+        for (host, home) in homes.iter().enumerate() {
+            let line = format!("round {round} host {host}");
+            let file = if random.bool() { "goals.md" } else { "shared.md" };
+            let child = home.start(&["append", file], &format!("{line}\n"));
+            running.push(Doomed { child, looks: random.u32(0..6000), line: Some(line) });
+            let child = home.start(&["sync", "--remote", &remote], "");
+            running.push(Doomed { child, looks: random.u32(0..12000), line: None });
+        }
+        let (done, gone) = wait_or_kill(running);
+        acknowledged.extend(done);
+        killed += gone;
+    }
+    for _ in 0..2 {
+        for home in &homes {
+            let code = home.run(&["sync", "--remote", &remote], "").status.code();
+            assert!(matches!(code, Some(0 | 3)), "{code:?}");
+        }
+    }
+    let mut all = String::new();
+    for entry in walk(&shared.path().join("hive")) {
+        all.push_str(&fs::read_to_string(entry).unwrap());
+    }
+    let lines: std::collections::BTreeSet<&str> = all.lines().collect();
+    let lost: Vec<&String> = acknowledged.iter().filter(|line| !lines.contains(line.as_str())).collect();
+    println!("{} acknowledged, {killed} killed, {} lost", acknowledged.len(), lost.len());
+    assert!(lost.is_empty(), "{lost:?}");
+    for file in ["goals.md", "shared.md"] {
+        let texts: std::collections::BTreeSet<String> =
+            homes.iter().map(|home| fs::read_to_string(home.file(file)).unwrap()).collect();
+        assert_eq!(texts.len(), 1, "{file}: two quiet rounds converge");
+    }
 }

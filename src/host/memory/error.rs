@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Guarded,
     /// Somebody else has held the lock for long.
     Locked,
+    /// The shared memory cannot be reached, or refuses.
+    Remote,
     /// A file or directory cannot be read or written.
     Io,
     /// The call makes no sense.
@@ -40,6 +42,7 @@ impl ErrorKind {
             Self::NoMatch => Code::MemoryNoMatch,
             Self::Guarded => Code::MemoryGuarded,
             Self::Locked => Code::MemoryLocked,
+            Self::Remote => Code::MemoryRemote,
             Self::Io => Code::MemoryUnusable,
             Self::Usage => Code::Usage,
         }

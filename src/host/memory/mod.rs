@@ -7,6 +7,8 @@
 
 mod dir;
 mod error;
+mod index;
+mod round;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use crate::memory::{Class, GlobError, MemoryPath, Rules, Tombstone, Version, shr
 pub use dir::Skipped;
 use dir::{Found, Root};
 pub use error::{ErrorKind, MemoryError};
+pub use round::{Aside, Report};
 pub use state::Entry;
 use state::State;
 

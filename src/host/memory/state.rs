@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Written;
 use super::error::{ErrorKind, MemoryError};
+use super::index::Index;
 use crate::memory::{MemoryPath, Version};
 
 /// How long a writer waits for others; each holds the lock for some milliseconds.
@@ -56,7 +57,16 @@ impl State {
     /// The lock of all writers. It is a file of its own, which nobody ever replaces: a lock on the file that is written would be
     /// one on what was there before.
     pub(super) fn lock(&self) -> Result<StdFile, MemoryError> {
-        let path = self.dir.join("lock");
+        self.locked("lock")
+    }
+
+    /// The lock of rounds: two at once would only do the same twice.
+    pub(super) fn lock_round(&self) -> Result<StdFile, MemoryError> {
+        self.locked("round")
+    }
+
+    fn locked(&self, name: &str) -> Result<StdFile, MemoryError> {
+        let path = self.dir.join(name);
         let failed = |error: &io::Error| MemoryError::io("lock", &path, error);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o660).open(&path);
         let file = file.map_err(|error| failed(&error))?;
@@ -107,7 +117,7 @@ impl State {
         self.dir.join("removed.json")
     }
 
-    fn removals(&self) -> Result<BTreeMap<MemoryPath, Version>, MemoryError> {
+    pub(super) fn removals(&self) -> Result<BTreeMap<MemoryPath, Version>, MemoryError> {
         let path = self.removals_path();
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| {
@@ -138,6 +148,28 @@ impl State {
             Some(_) => self.write_removals(&removals),
             None => Ok(()),
         }
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.dir.join("index.json")
+    }
+
+    /// The bases of the last round with a store. One that is damaged or of another store is empty.
+    pub(super) fn index(&self, remote: &str) -> Result<Index, MemoryError> {
+        let path = self.index_path();
+        match fs::read(&path) {
+            Ok(text) => Ok(Index::decode(&text, remote).unwrap_or_else(|| {
+                tracing::warn!(index = %path.display(), "the index is damaged or of another memory; nothing is taken to be removed");
+                Index::default()
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Index::default()),
+            Err(error) => Err(MemoryError::io("read", &path, &error)),
+        }
+    }
+
+    /// Writes the bases.
+    pub(super) fn put_index(&self, index: &Index, remote: &str) -> Result<(), MemoryError> {
+        put(&self.index_path(), &index.encode(remote))
     }
 
     fn log_path(&self) -> PathBuf {

@@ -8,6 +8,7 @@ mod clock;
 mod ec2;
 mod hosts;
 mod identity;
+mod memory;
 mod nix;
 mod secrets;
 mod tofu;
@@ -25,6 +26,7 @@ pub use ec2::{
 };
 pub use hosts::{Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest};
 pub use identity::Identity;
+pub use memory::{Condition, Listed, MemoryStore, Put, Stored};
 pub use nix::{BuiltImage, Derivation, ImageSource, Nix, NixRead, Work};
 pub use secrets::{SecretText, Secrets};
 pub use tofu::{Basis, ResourceChange, StackError, StackPlan, StackRequest, Tofu, TofuRead};

@@ -9,6 +9,7 @@ mod builders;
 mod clock;
 pub(crate) mod disk;
 mod flake;
+mod memory;
 mod nix;
 mod progress;
 mod secrets;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::tool::{AT_ONCE, Ending, Said, Tool};
-use super::ports::{Answer, Clock, Nix, Secrets, Tofu};
+use super::ports::{Answer, Clock, MemoryStore, Nix, Secrets, Tofu};
 use crate::image::BlockMap;
 use crate::units::Bytes;
 
@@ -48,6 +49,14 @@ pub fn secrets(place: Workplace) -> Arc<dyn Secrets> {
 /// When the file cannot be read, or has another size.
 pub fn block_map(path: &Path, size: Bytes) -> Answer<BlockMap> {
     disk::block_map(path, size)
+}
+
+/// A shared memory in a directory of this machine.
+///
+/// # Errors
+/// When the directory cannot be made.
+pub fn memory_store(dir: &Path) -> Answer<Arc<dyn MemoryStore>> {
+    Ok(Arc::new(memory::DirStore::open(dir)?))
 }
 
 /// The system's clock.
