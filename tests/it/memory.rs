@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use clawd::host::memory::{Expected, Memory, Report, Shrinking};
 use clawd::memory::MemoryPath;
@@ -232,17 +233,23 @@ fn increment(home: &Home) -> bool {
     }
 }
 
-/// A process that is killed after so many looks at it, with the line that it is to write.
+/// A process that is killed at a moment, unless it has ended by then, with the line that it is to write.
 struct Doomed {
     child: Child,
-    looks: u32,
+    at: Instant,
     line: Option<String>,
+}
+
+/// A moment in the life of one of several processes, each of which takes this long alone; for some it is after their end.
+fn moment(random: &mut fastrand::Rng, took: Duration) -> Instant {
+    Instant::now() + took.mul_f64(random.f64() * 5.0)
 }
 
 /// Waits for all, killing each when its time has come. The lines of those that ended well, and how many were killed.
 fn wait_or_kill(mut running: Vec<Doomed>) -> (Vec<String>, u32) {
     let (mut acknowledged, mut killed) = (Vec::new(), 0);
     while !running.is_empty() {
+        std::thread::yield_now();
         running.retain_mut(|it| match it.child.try_wait().unwrap() {
             Some(status) => {
                 let ended = matches!(status.code(), None | Some(0)) || it.line.is_none();
@@ -250,14 +257,13 @@ fn wait_or_kill(mut running: Vec<Doomed>) -> (Vec<String>, u32) {
                 acknowledged.extend(it.line.take().filter(|_| status.success()));
                 false
             }
-            None => {
-                it.looks = it.looks.saturating_sub(1);
-                if it.looks == 0 {
-                    it.child.kill().unwrap();
-                    killed += 1;
-                }
-                true
+            None if it.at <= Instant::now() => {
+                it.child.kill().unwrap();
+                it.child.wait().unwrap();
+                killed += 1;
+                false
             }
+            None => true,
         });
     }
     (acknowledged, killed)
@@ -274,13 +280,15 @@ fn killed_writers_lose_nothing_that_was_acknowledged() {
     println!("CLAWD_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let home = Home::new();
+    let start = Instant::now();
     home.expect(0, &["write", "notes.md"], "first\n");
+    let took = start.elapsed();
     let (mut acknowledged, mut killed) = (Vec::new(), 0);
     for round in 0..rounds {
         let writers = (0..4).map(|writer| {
             let line = format!("round {round} writer {writer}");
             let child = home.start(&["append", "notes.md"], &format!("{line}\n"));
-            Doomed { child, looks: random.u32(0..4000), line: Some(line) }
+            Doomed { child, at: moment(&mut random, took), line: Some(line) }
         });
         let (done, gone) = wait_or_kill(writers.collect());
         acknowledged.extend(done);
@@ -552,6 +560,7 @@ fn killed_rounds_lose_nothing_that_was_acknowledged() {
     let mut random = fastrand::Rng::with_seed(seed);
     let shared = TempDir::new().unwrap();
     let remote = format!("file://{}/hive", shared.path().display());
+    let start = Instant::now();
     let homes: Vec<Home> = (1..=4)
         .map(|host| {
             let home = Home { dir: TempDir::new().unwrap() };
@@ -559,6 +568,7 @@ fn killed_rounds_lose_nothing_that_was_acknowledged() {
             home
         })
         .collect();
+    let took = start.elapsed() / 2;
     let (mut acknowledged, mut killed) = (Vec::new(), 0);
     for round in 0..rounds {
         let mut running = Vec::new();
@@ -566,9 +576,9 @@ fn killed_rounds_lose_nothing_that_was_acknowledged() {
             let line = format!("round {round} host {host}");
             let file = if random.bool() { "goals.md" } else { "shared.md" };
             let child = home.start(&["append", file], &format!("{line}\n"));
-            running.push(Doomed { child, looks: random.u32(0..6000), line: Some(line) });
+            running.push(Doomed { child, at: moment(&mut random, took), line: Some(line) });
             let child = home.start(&["sync", "--remote", &remote], "");
-            running.push(Doomed { child, looks: random.u32(0..12000), line: None });
+            running.push(Doomed { child, at: moment(&mut random, took), line: None });
         }
         let (done, gone) = wait_or_kill(running);
         acknowledged.extend(done);
