@@ -13,6 +13,8 @@ use super::terminal::Terminal;
 use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::host::memory::{Expected, Memory, MemoryError, Shrinking, Written};
+#[cfg(feature = "aws")]
+use crate::memory::class::CONFLICTS;
 use crate::memory::{Class, MemoryPath, Version};
 use crate::plan::render::printable;
 use crate::providers::ports::MemoryStore;
@@ -94,7 +96,7 @@ enum Command {
     },
     /// One round with the shared memory: exit 0 when in step, 3 when an edit was put aside or refused
     Sync {
-        /// The shared memory, file:///DIR.
+        /// The shared memory, s3://BUCKET/PREFIX or file:///DIR.
         #[arg(long, value_name = "URL")]
         remote: String,
         /// The host that this memory must be of.
@@ -306,7 +308,7 @@ fn sync(memory: &Memory, remote: &str, host: Option<&str>, shrinking: Shrinking)
             Diagnostic::error(Code::Usage, format!("this memory is of {own}, not of `{}`", printable(host)));
         return Err(Problem::Usage(usage.help("`clawd memory init --host` says whose it is")));
     }
-    let store = store(remote)?;
+    let store = store(remote, own)?;
     let report = runtime().map_err(Problem::Usage)?.block_on(memory.sync(&*store, remote, shrinking))?;
     let mut text = String::new();
     let lists = [
@@ -359,15 +361,49 @@ fn sync(memory: &Memory, remote: &str, host: Option<&str>, shrinking: Shrinking)
 }
 
 /// The shared memory that a URL names.
-fn store(remote: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
+fn store(remote: &str, host: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
     let usage =
         |message: String, help: &str| Problem::Usage(Diagnostic::error(Code::Usage, message).help(help));
-    let Some(dir) = remote.strip_prefix("file://").filter(|dir| dir.starts_with('/')) else {
-        let message = format!("`{}` is no shared memory that can be reached", printable(remote));
-        return Err(usage(message, "file:///DIR, a directory of this machine; s3:// is still to come"));
+    if let Some(dir) = remote.strip_prefix("file://").filter(|dir| dir.starts_with('/')) {
+        return memory_store(Path::new(dir))
+            .map_err(|error| usage(error.to_string(), "name a directory that can be written"));
+    }
+    if let Some(place) = remote.strip_prefix("s3://") {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let letters =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        if (3..=63).contains(&bucket.len()) && bucket.bytes().all(letters) {
+            return s3_store(bucket, prefix, host);
+        }
+    }
+    let message = format!("`{}` is no shared memory", printable(remote));
+    Err(usage(message, "s3://BUCKET/PREFIX, or file:///DIR, a directory of this machine"))
+}
+
+/// A memory in S3, as whoever the environment or the host's role says.
+#[cfg(feature = "aws")]
+fn s3_store(bucket: &str, prefix: &str, host: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
+    use crate::providers::aws;
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
+    let settings = aws::Settings {
+        profile: "default".to_owned(),
+        account: String::new(),
+        region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_default(),
+        endpoint,
+        test_credentials: false,
+        puts_per_second: aws::PUTS_PER_SECOND,
+        answer_timeout: aws::ANSWER_TIMEOUT,
+        cache: PathBuf::new(),
     };
-    memory_store(Path::new(dir))
-        .map_err(|error| usage(error.to_string(), "name a directory that can be written"))
+    Ok(aws::memory_store(settings, bucket, prefix, &format!("{CONFLICTS}/{host}/.clawd-probe")))
+}
+
+/// A memory in S3, which this build leaves out.
+#[cfg(not(feature = "aws"))]
+fn s3_store(_: &str, _: &str, _: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
+    let usage = Diagnostic::error(Code::Usage, "this clawd was built without the adapters for AWS");
+    Err(Problem::Usage(usage.help("build it with the default features, or use file:///DIR")))
 }
 
 fn log(memory: &Memory, path: Option<&MemoryPath>) -> Result<Said, MemoryError> {

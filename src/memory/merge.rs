@@ -136,7 +136,8 @@ fn without_markers(marked: &[u8], length: usize) -> Option<Vec<u8>> {
             In::Local if is_marker(b'|') => place = In::Base,
             In::Base if is_marker(b'=') => place = In::Remote,
             In::Remote if is_marker(b'>') => {
-                merged.extend(remote.drain(..).chain(local.drain(..)).flatten());
+                merged.extend(both(&remote, &local).into_iter().flatten());
+                (local, remote) = (Vec::new(), Vec::new());
                 place = In::Both;
             }
             In::Both => merged.extend_from_slice(line),
@@ -147,6 +148,21 @@ fn without_markers(marked: &[u8], length: usize) -> Option<Vec<u8>> {
         }
     }
     matches!(place, In::Both).then_some(merged)
+}
+
+/// Two insertions at one place: the remote one first. What both begin with, and an insertion that the other holds as a whole, is
+/// there once: it came from here, by a write whose answer was lost.
+fn both<'a>(remote: &[&'a [u8]], local: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let common = remote.iter().zip(local).take_while(|(remote, local)| remote == local).count();
+    let (start, remote, local) = (&remote[..common], &remote[common..], &local[common..]);
+    let holds =
+        |whole: &[&[u8]], part: &[&[u8]]| !part.is_empty() && whole.windows(part.len()).any(|it| it == part);
+    let (remote, local): (&[&[u8]], &[&[u8]]) = match (holds(remote, local), holds(local, remote)) {
+        (true, _) => (remote, &[]),
+        (_, true) => (&[], local),
+        _ => (remote, local),
+    };
+    [start, remote, local].concat()
 }
 
 #[cfg(test)]
@@ -179,6 +195,12 @@ mod tests {
             ("a\n", "a\nl\n", "a\nr\n", Some("a\nr\nl\n")),
             ("a", "a\nl", "a\nr", Some("a\nr\nl")),
             ("", "l\n", "r\n", Some("r\nl\n")),
+            // The remote one is made of the local one, whose answer was lost.
+            ("a\n", "a\nl\n", "a\nl\nr\n", Some("a\nl\nr\n")),
+            ("a\n", "a\nl\nmore\n", "a\nl\nr\n", Some("a\nl\nr\nmore\n")),
+            ("a\n", "a\nl\n", "a\nr\nl\ns\n", Some("a\nr\nl\ns\n")),
+            // A line that both have elsewhere is not the same insertion.
+            ("a\n", "a\n# L\ntext\n", "a\n# R\ntext\n", Some("a\n# R\ntext\n# L\ntext\n")),
             // Overlaps.
             ("a\n", "l\n", "r\n", None),
             ("a\nb\n", "a\n", "a\nB\n", None),

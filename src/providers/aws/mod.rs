@@ -12,6 +12,7 @@ mod bootstrap;
 mod convert;
 mod ec2;
 mod error;
+mod memory;
 mod objects;
 mod rate;
 mod upload;
@@ -30,7 +31,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::sync::OnceCell;
 
 use super::error::ProviderError;
-use super::ports::{Answer, Ec2, Identity, Upload};
+use super::ports::{Answer, Ec2, Identity, MemoryStore, Upload};
 
 pub use bootstrap::{Bootstrap, BucketChange, BucketPlan};
 
@@ -56,7 +57,7 @@ pub struct Settings {
     pub profile: String,
     /// The account that the profile pins.
     pub account: String,
-    /// The region that the profile pins.
+    /// The region that the profile pins; on a host, empty means the chain's own.
     pub region: String,
     /// Another endpoint than AWS's own, for all services.
     pub endpoint: Option<String>,
@@ -87,6 +88,13 @@ pub fn adapters(settings: Settings) -> (Arc<dyn Ec2>, Arc<dyn Upload>, Arc<dyn I
     (ec2, Arc::new(upload::Uploader::new(Arc::clone(&session))), session)
 }
 
+/// The shared memory in S3, for a host: whose role it has is who it is, so no account is pinned. `probe` is a key that this host
+/// may write.
+#[must_use]
+pub fn memory_store(settings: Settings, bucket: &str, prefix: &str, probe: &str) -> Arc<dyn MemoryStore> {
+    memory::store(settings, bucket, prefix, probe)
+}
+
 #[async_trait]
 impl Identity for Session {
     async fn check(&self) -> Answer<()> {
@@ -102,6 +110,11 @@ impl Session {
         Self { settings, http, config: Mutex::new(None), checked: OnceCell::new() }
     }
 
+    /// A session of whoever the credentials belong to.
+    fn of_host(settings: Settings) -> Self {
+        Self { checked: OnceCell::new_with(Some(())), ..Self::new(settings) }
+    }
+
     fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -114,10 +127,12 @@ impl Session {
             .operation_attempt_timeout(ATTEMPT)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(region.clone()))
             .http_client(self.http.clone())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
+        if !region.is_empty() {
+            loader = loader.region(Region::new(region.clone()));
+        }
         if let Ok(name) = AppName::new("clawd") {
             loader = loader.app_name(name);
         }

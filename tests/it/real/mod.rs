@@ -6,6 +6,7 @@ mod bootstrap;
 mod contract;
 mod faults;
 mod image;
+mod memory_s3;
 mod modules;
 mod moto;
 mod nix_flakes;

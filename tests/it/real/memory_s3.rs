@@ -1,0 +1,173 @@
+//! `clawd memory sync` with S3, as moto has it: what is written under which condition, lost answers, and who is refused.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+use super::moto::{self, Moto};
+use super::proxy::{Fault, Proxy};
+use crate::support::block;
+
+const BUCKET: &str = "clawd-memory-test";
+
+/// A prefix that no other test has, in a bucket that is made once.
+fn remote() -> String {
+    static BUCKET_IS_THERE: Once = Once::new();
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    BUCKET_IS_THERE.call_once(|| moto::make_bucket(BUCKET));
+    format!("s3://{BUCKET}/hive-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+struct Host {
+    dir: TempDir,
+    endpoint: String,
+}
+
+impl Host {
+    fn new(name: &str, endpoint: String) -> Self {
+        let host = Self { dir: TempDir::new().unwrap(), endpoint };
+        host.expect(0, &["init", "--host", name], "");
+        host
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clawd"));
+        command
+            .arg("memory")
+            .args(args)
+            .env_clear()
+            .env("CLAWD_MEMORY_DIR", self.dir.path().join("memory"))
+            .env("AWS_ENDPOINT_URL", &self.endpoint)
+            .env("AWS_REGION", "eu-central-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("HOME", self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str], input: &str) -> Output {
+        let mut child = self.command(args).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    #[track_caller]
+    fn expect(&self, exit: i32, args: &[&str], input: &str) -> String {
+        let output = self.run(args, input);
+        assert_eq!(output.status.code(), Some(exit), "{}", block(args, &output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn sync(&self, exit: i32, remote: &str) -> Json {
+        serde_json::from_str(&self.expect(exit, &["sync", "--remote", remote, "--json"], "")).unwrap()
+    }
+
+    fn read(&self, path: &str) -> String {
+        self.expect(0, &["read", path], "")
+    }
+}
+
+#[test]
+fn hosts_share_a_memory_in_s3() {
+    let (proxy, remote) = (Proxy::plain(), remote());
+    let hosts = ["H-1", "H-2"].map(|name| Host::new(name, proxy.url()));
+    hosts[0].expect(0, &["write", "goals.md"], "one\n");
+    hosts[0].expect(0, &["write", "old.md"], "old\n");
+    assert_eq!(hosts[0].sync(0, &remote)["pushed"].as_array().unwrap().len(), 2);
+    assert_eq!(hosts[1].sync(0, &remote)["pulled"].as_array().unwrap().len(), 2);
+    // Nothing to do is one listing.
+    proxy.forget();
+    hosts[1].sync(0, &remote);
+    assert_eq!(proxy.calls().len(), 1, "{:?}", proxy.calls());
+    hosts[0].expect(0, &["append", "goals.md"], "from the first\n");
+    hosts[1].expect(0, &["append", "goals.md"], "from the second\n");
+    hosts[0].sync(0, &remote);
+    hosts[1].sync(0, &remote);
+    hosts[0].sync(0, &remote);
+    for host in &hosts {
+        assert_eq!(host.read("goals.md"), "one\nfrom the first\nfrom the second\n");
+    }
+    hosts[0].expect(0, &["rm", "old.md"], "");
+    hosts[0].sync(0, &remote);
+    hosts[1].sync(0, &remote);
+    hosts[1].expect(1, &["read", "old.md"], "");
+    // No call deletes, and every write names what it replaces.
+    for call in proxy.calls() {
+        assert!(!call.is("s3 DeleteObject"), "{call:?}");
+    }
+}
+
+/// Eight processes at a time, over a connection that loses answers after the effect.
+#[test]
+fn lost_answers_and_races_lose_no_line() {
+    let count = AtomicU32::new(0);
+    let proxy = Proxy::with(move |call| {
+        let turn = count.fetch_add(1, Ordering::Relaxed);
+        (call.is("s3 PutObject") && turn.is_multiple_of(3)).then_some(Fault::CutAfter)
+    });
+    let remote = remote();
+    let mut hosts = ["H-1", "H-2", "H-3", "H-4"].map(|name| Host::new(name, proxy.url()));
+    let mut lines = Vec::new();
+    for round in 0..4 {
+        for (number, host) in hosts.iter().enumerate() {
+            let line = format!("round {round} host {number}\n");
+            host.expect(0, &["append", "goals.md"], &line);
+            lines.push(line);
+        }
+        std::thread::scope(|scope| {
+            for host in &hosts {
+                scope.spawn(|| host.run(&["sync", "--remote", &remote], ""));
+            }
+        });
+    }
+    let quiet = Proxy::plain();
+    for _ in 0..2 {
+        for host in &mut hosts {
+            host.endpoint = quiet.url();
+            host.sync(0, &remote);
+        }
+    }
+    let whole = hosts[0].read("goals.md");
+    for host in &hosts {
+        assert_eq!(host.read("goals.md"), whole, "two quiet rounds converge");
+    }
+    for line in lines {
+        assert!(whole.contains(&line), "{line} in\n{whole}");
+    }
+}
+
+#[test]
+fn what_cannot_be_synced_is_told() {
+    let remote = remote();
+    let host = Host::new("H-1", format!("http://127.0.0.1:{}", Moto::port()));
+    host.expect(0, &["write", "goals.md"], "one\n");
+    let told = |host: &Host, remote: &str| {
+        let args = ["sync", "--remote", remote];
+        let text = block(&args, &host.run(&args, ""));
+        text.replace(&host.endpoint, "[endpoint]")
+    };
+    let mut text = told(&host, "s3://clawd-no-such-bucket/hive");
+    text.push_str(&told(&host, "s3://NoBucket"));
+    // Who may read and not write.
+    let denied = Proxy::with(|call| {
+        call.is("s3 PutObject").then_some(Fault::Refuse(403, "AccessDenied", "Access Denied"))
+    });
+    text.push_str(&told(&Host { dir: TempDir::new().unwrap(), endpoint: denied.url() }.with_file(), &remote));
+    insta::assert_snapshot!("memory-s3-wrong", text);
+}
+
+impl Host {
+    fn with_file(self) -> Self {
+        self.expect(0, &["init", "--host", "H-1"], "");
+        self.expect(0, &["write", "goals.md"], "one\n");
+        self
+    }
+}
