@@ -8,6 +8,8 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod configured;
+mod mask;
 pub mod module;
 pub mod placeholder;
 pub mod plan;

@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use smol_str::SmolStr;
 
+use super::configured::{Configuration, Configured, sets, without_keys, without_unset};
+use super::mask::{Mask, below, holds_true, masked};
 use crate::value::{Map, Path, Segment, Value};
 
 /// The major version of the format that is read.
 const FORMAT: &str = "1.";
-
-/// The name of a secret that OpenTofu made out by itself.
-const NAMELESS: &str = "";
 
 /// What a plan was made on: it may be applied to this state and to no other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,115 +194,22 @@ struct StateResource {
     mode: String,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Configuration {
-    root_module: ConfiguredModule,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ConfiguredModule {
-    resources: Vec<ConfiguredResource>,
-    module_calls: BTreeMap<String, ModuleCall>,
-    variables: BTreeMap<String, ConfiguredVariable>,
-}
-
-#[derive(Deserialize)]
-struct ConfiguredVariable {
-    #[serde(default)]
-    sensitive: bool,
-}
-
-#[derive(Deserialize)]
-struct ConfiguredResource {
-    address: String,
-    #[serde(default)]
-    expressions: Json,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ModuleCall {
-    module: ConfiguredModule,
-}
-
-/// What the module's files set: the expressions of each resource by its address without instance keys. Blocks are lists of
-/// objects there, whatever is set is an object of its own. What a `dynamic` block sets is not told.
-type Configured<'a> = BTreeMap<String, &'a Json>;
-
-fn configured<'a>(module: &'a ConfiguredModule, prefix: &str, found: &mut Configured<'a>) {
-    for resource in &module.resources {
-        found.insert(format!("{prefix}{}", resource.address), &resource.expressions);
-    }
-    for (name, call) in &module.module_calls {
-        configured(&call.module, &format!("{prefix}module.{name}."), found);
-    }
-}
-
-/// Whether an expression stands for a value, rather than for a block.
-fn is_value(expression: &Json) -> bool {
-    expression
-        .as_object()
-        .is_some_and(|it| it.is_empty() || it.contains_key("constant_value") || it.contains_key("references"))
-}
-
-/// Whether these expressions set what is at a path, or a part of it. Blocks are not told apart by their place: a provider may
-/// have them in another order.
-fn sets(expression: &Json, path: &[Segment]) -> bool {
-    match (expression, path) {
-        (expression, _) if is_value(expression) => true,
-        (Json::Object(entries), [Segment::Key(name), rest @ ..]) => {
-            entries.get(name.as_str()).is_some_and(|entry| sets(entry, rest))
+impl Shown {
+    /// What is secret in it: what is marked, and `secrets`.
+    fn mask(&self, secrets: &[&str]) -> Mask {
+        let mut mask = Mask::given(secrets);
+        let resources = self.resource_changes.iter().chain(&self.resource_drift).map(|it| &it.change);
+        for change in resources.chain(self.output_changes.values()) {
+            mask.add(&change.before, &change.before_sensitive);
+            mask.add(&change.after, &change.after_sensitive);
         }
-        (Json::Array(blocks), [Segment::Index(_), rest @ ..]) => blocks.iter().any(|block| sets(block, rest)),
-        (Json::Object(_) | Json::Array(_), []) => true,
-        _ => false,
-    }
-}
-
-/// A value without what is not set in its blocks, neither by the module nor, as far as it is known, by the provider.
-fn without_unset(value: Value, expressions: &[&Json]) -> Value {
-    let blocks: Vec<&Json> = expressions
-        .iter()
-        .flat_map(|it| it.as_array().map_or(std::slice::from_ref(*it), Vec::as_slice))
-        .collect();
-    if blocks.is_empty() || blocks.iter().any(|it| is_value(it)) {
-        return value;
-    }
-    match value {
-        Value::List(items) => {
-            Value::List(items.into_iter().map(|item| without_unset(item, &blocks)).collect())
+        for (name, given) in &self.variables {
+            if self.configuration.is_sensitive(name) {
+                mask.add(&given.value, &Json::Bool(true));
+            }
         }
-        Value::Map(entries) => entries
-            .into_iter()
-            .map(|(name, value)| {
-                let set: Vec<&Json> = blocks.iter().filter_map(|block| block.get(name.as_str())).collect();
-                (name, value, set)
-            })
-            .filter(|(_, value, set)| !(*value == Value::Null || *value == Value::Unknown && set.is_empty()))
-            .map(|(name, value, set)| (name, without_unset(value, &set)))
-            .collect::<Map>()
-            .into(),
-        value => value,
+        mask.without_short()
     }
-}
-
-/// An address without the keys of instances: `module.a["x"].b.c[0]` is `module.a.b.c`.
-fn without_keys(address: &str) -> String {
-    let mut plain = String::with_capacity(address.len());
-    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
-    for c in address.chars() {
-        match c {
-            '"' if depth > 0 && !escaped => quoted = !quoted,
-            '[' if !quoted => depth += 1,
-            ']' if !quoted => depth = depth.saturating_sub(1),
-            c if depth == 0 => plain.push(c),
-            _ => {}
-        }
-        escaped = c == '\\' && !escaped;
-    }
-    plain
 }
 
 impl StateModule {
@@ -328,9 +234,8 @@ impl Document {
         if shown.errored {
             return Err(DocumentError::Incomplete);
         }
-        let mut set = Configured::new();
-        configured(&shown.configuration.root_module, "", &mut set);
-        let mask = Mask::of(&shown, secrets);
+        let set = shown.configuration.resources();
+        let mask = shown.mask(secrets);
         let read = |changed: &[Changed]| -> Result<Vec<ResourceChange>, DocumentError> {
             let mut changes: Vec<ResourceChange> = changed
                 .iter()
@@ -390,102 +295,6 @@ fn drifted(
     };
     change.attributes.retain(|(path, _, _)| told(path));
     (!change.attributes.is_empty() || change.reason.is_some()).then_some(change)
-}
-
-/// Texts that are marked as sensitive somewhere in a document. A provider may copy one to where no mark is, as
-/// `terraform_data` does from `input` to `output`; it is masked there as well.
-#[derive(Default)]
-struct Mask {
-    /// Masked wherever a text holds them.
-    parts: BTreeSet<String>,
-    /// Masked where they are the whole text: short ones that are known to be secret.
-    wholes: BTreeSet<String>,
-}
-
-/// Shorter texts are left to the marks, and those that are secrets of the plan itself are masked only as a whole: masking every
-/// `1` would make a plan unreadable and hide nothing.
-const SHORTEST_SECRET: usize = 6;
-
-impl Mask {
-    fn of(shown: &Shown, secrets: &[&str]) -> Self {
-        let mut mask = Self::given(secrets);
-        for change in shown.resource_changes.iter().chain(&shown.resource_drift) {
-            mask.add_change(&change.change);
-        }
-        shown.output_changes.values().for_each(|change| mask.add_change(change));
-        for (name, given) in &shown.variables {
-            let declared = shown.configuration.root_module.variables.get(name);
-            if declared.is_some_and(|variable| variable.sensitive) {
-                mask.add(&given.value, &Json::Bool(true));
-            }
-        }
-        mask.parts.retain(|text| text.len() >= SHORTEST_SECRET);
-        mask
-    }
-
-    /// Of secrets that are known by themselves.
-    fn given(secrets: &[&str]) -> Self {
-        let secrets = secrets.iter().filter(|text| !text.is_empty()).map(|text| (*text).to_owned());
-        let (parts, wholes) = secrets.partition(|text: &String| text.len() >= SHORTEST_SECRET);
-        Self { parts, wholes }
-    }
-
-    fn add_change(&mut self, change: &Change) {
-        self.add(&change.before, &change.before_sensitive);
-        self.add(&change.after, &change.after_sensitive);
-    }
-
-    fn add(&mut self, value: &Json, marks: &Json) {
-        match (value, marks) {
-            (Json::String(text), Json::Bool(true)) => {
-                self.parts.insert(text.clone());
-            }
-            (Json::Array(items), Json::Bool(true)) => items.iter().for_each(|item| self.add(item, marks)),
-            (Json::Object(entries), Json::Bool(true)) => {
-                entries.values().for_each(|item| self.add(item, marks));
-            }
-            (Json::Array(items), Json::Array(marks)) => {
-                items.iter().zip(marks).for_each(|(item, mark)| self.add(item, mark));
-            }
-            (Json::Object(entries), Json::Object(marks)) => {
-                for (name, item) in entries {
-                    self.add(item, marks.get(name).unwrap_or(&Json::Null));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn hides(&self, text: &str) -> bool {
-        self.wholes.contains(text) || self.parts.iter().any(|secret| text.contains(secret.as_str()))
-    }
-
-    /// Whether a value holds a text that is hidden, as a key or below one.
-    fn reaches(&self, value: &Value) -> bool {
-        match value {
-            Value::String(text) => self.hides(text),
-            Value::List(items) => items.iter().any(|item| self.reaches(item)),
-            Value::Map(map) => map.iter().any(|(key, item)| self.hides(key) || self.reaches(item)),
-            _ => false,
-        }
-    }
-
-    fn apply(&self, value: &mut Value) {
-        match value {
-            Value::String(text) if self.hides(text) => *value = nameless(),
-            Value::Map(map) if map.keys().any(|key| self.hides(key)) => *value = nameless(),
-            Value::List(items) => items.iter_mut().for_each(|item| self.apply(item)),
-            Value::Map(map) => {
-                let names: Vec<SmolStr> = map.keys().cloned().collect();
-                for name in names {
-                    if let Some(item) = map.get_mut(&name) {
-                        self.apply(item);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// The outputs as `tofu output -json` prints them. `step` names the secrets among them: those that OpenTofu marks, those in
@@ -709,47 +518,6 @@ fn differences(
             let hide = |value: &Value| masked(&masked(value, marks.0), marks.1);
             found.push((at.to_string(), hide(before), hide(after)));
         }
-    }
-}
-
-/// The marks below a key; a mark on the whole holds for every part.
-fn below<'a>(marks: &'a Json, key: &str) -> &'a Json {
-    match marks {
-        Json::Object(marks) => marks.get(key).unwrap_or(&Json::Null),
-        whole => whole,
-    }
-}
-
-/// Whether anything in a tree of marks is marked.
-fn holds_true(marks: &Json) -> bool {
-    match marks {
-        Json::Bool(mark) => *mark,
-        Json::Array(items) => items.iter().any(holds_true),
-        Json::Object(entries) => entries.values().any(holds_true),
-        _ => false,
-    }
-}
-
-fn nameless() -> Value {
-    Value::Secret(NAMELESS.into())
-}
-
-/// A value with what is marked taken out.
-fn masked(value: &Value, marks: &Json) -> Value {
-    match (value, marks) {
-        (Value::Null | Value::Unknown, _) => value.clone(),
-        (_, Json::Bool(true)) => nameless(),
-        (Value::Map(map), Json::Object(_)) => {
-            Value::Map(map.iter().map(|(key, item)| (key.clone(), masked(item, below(marks, key)))).collect())
-        }
-        (Value::List(items), Json::Array(marks)) => Value::List(
-            items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| masked(item, marks.get(index).unwrap_or(&Json::Null)))
-                .collect(),
-        ),
-        _ => value.clone(),
     }
 }
 
@@ -1023,14 +791,5 @@ mod tests {
         assert!(matches!(read(&json!({ "format_version": "2.0" })), Err(DocumentError::Version(_))));
         let errored = json!({ "format_version": "1.2", "errored": true });
         assert_eq!(read(&errored), Err(DocumentError::Incomplete));
-    }
-
-    #[test]
-    fn addresses_lose_their_keys() {
-        for (address, plain) in
-            [("a.b", "a.b"), ("a.b[0]", "a.b"), ("module.m[\"x]\\\"y\"].a.b[\"k\"]", "module.m.a.b")]
-        {
-            assert_eq!(without_keys(address), plain);
-        }
     }
 }
