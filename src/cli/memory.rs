@@ -12,8 +12,7 @@ use super::exit::Exit;
 use super::terminal::Terminal;
 use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::host::memory::{Expected, Memory, MemoryError, Shrinking, Written};
-#[cfg(feature = "aws")]
+use crate::host::memory::{Expected, Memory, MemoryError, Report, Shrinking, Wanted, Written};
 use crate::memory::class::CONFLICTS;
 use crate::memory::{Class, MemoryPath, Version};
 use crate::plan::render::printable;
@@ -49,6 +48,9 @@ enum Command {
         /// What stays out of the memory, as in a .gitignore.
         #[arg(long, value_name = "GLOB")]
         ignore: Vec<String>,
+        /// The shared memory that `sync` goes to, s3://BUCKET/PREFIX or file:///DIR.
+        #[arg(long, value_name = "URL")]
+        remote: Option<String>,
     },
     /// List the files with their versions, and what is no file of the memory
     Status,
@@ -96,15 +98,18 @@ enum Command {
     },
     /// One round with the shared memory: exit 0 when in step, 3 when an edit was put aside or refused
     Sync {
-        /// The shared memory, s3://BUCKET/PREFIX or file:///DIR.
+        /// The shared memory, s3://BUCKET/PREFIX or file:///DIR; the one of `init` when not given.
         #[arg(long, value_name = "URL")]
-        remote: String,
+        remote: Option<String>,
         /// The host that this memory must be of.
         #[arg(long, value_name = "NAME")]
         host: Option<String>,
         /// Canonical files may lose much, and many files may go.
         #[arg(long)]
         allow_shrink: bool,
+        /// Only tell what a round would do.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// What was done here, oldest first
     Log {
@@ -212,7 +217,10 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
 fn answer(args: &Args) -> Result<Said, Problem> {
     let open = || Memory::open(&args.dir);
     match &args.command {
-        Command::Init { host, canonical, ignore } => init(args, host, canonical, ignore),
+        Command::Init { host, canonical, ignore, remote } => {
+            let (host, canonical, ignore) = (host.clone(), canonical.clone(), ignore.clone());
+            init(args, Wanted { host, canonical, ignore, remote: remote.clone() })
+        }
         Command::Status => Ok(status(&open()?)?),
         Command::Read { path } => read(&open()?, &path.parse::<MemoryPath>()?, args.json),
         Command::Write { path, condition } => {
@@ -233,9 +241,16 @@ fn answer(args: &Args) -> Result<Said, Problem> {
             let (path, expected) = (path.parse::<MemoryPath>()?, condition.expected(Expected::Any)?);
             Ok(written(&open()?.remove(&path, &expected, condition.shrinking())?))
         }
-        Command::Sync { remote, host, allow_shrink } => {
+        Command::Sync { remote, host, allow_shrink, dry_run } => {
             let shrinking = if *allow_shrink { Shrinking::Allowed } else { Shrinking::Refused };
-            sync(&open()?, remote, host.as_deref(), shrinking)
+            let memory = open()?;
+            let remote = remote_of(&memory, remote.as_deref(), host.as_deref())?;
+            let store = store(&remote, &memory.settings().host)?;
+            let runtime = runtime().map_err(Problem::Usage)?;
+            match dry_run {
+                true => Ok(foretold(&runtime.block_on(memory.preview(&*store, &remote))?)),
+                false => Ok(synced(&runtime.block_on(memory.sync(&*store, &remote, shrinking))?)),
+            }
         }
         Command::Log { path } => {
             let path = path.as_deref().map(str::parse::<MemoryPath>).transpose()?;
@@ -244,8 +259,12 @@ fn answer(args: &Args) -> Result<Said, Problem> {
     }
 }
 
-fn init(args: &Args, host: &str, canonical: &[String], ignore: &[String]) -> Result<Said, Problem> {
-    let (memory, changed) = Memory::init(&args.dir, host, canonical.to_vec(), ignore.to_vec())?;
+fn init(args: &Args, wanted: Wanted) -> Result<Said, Problem> {
+    if let Some(remote) = &wanted.remote {
+        // A name that means nothing is told now, not by the first round.
+        Remote::parse(remote)?;
+    }
+    let (memory, changed) = Memory::init(&args.dir, wanted)?;
     let host = &memory.settings().host;
     let did = if changed { "is a memory now" } else { "is a memory already" };
     let text = format!("{} {did}, of {host}\n", args.dir.display());
@@ -298,31 +317,74 @@ fn status(memory: &Memory) -> Result<Said, MemoryError> {
         text.push_str(&format!("  {}: {}\n", printable(&it.name), printable(&it.why)));
     }
     let skipped: Vec<Json> = skipped.iter().map(|it| json!({ "name": it.name, "why": it.why })).collect();
-    Ok(Said::new(text, json!({ "host": memory.settings().host, "files": files, "skipped": skipped })))
+    let (settings, last) = (memory.settings(), memory.last());
+    if let Some(last) = &last {
+        let how = if last.in_step { "in step" } else { "not in step" };
+        text.push_str(&format!(
+            "\nThe last round, {} ago with {}, ended {how}.\n",
+            last.age(),
+            printable(&last.remote)
+        ));
+    }
+    let conflicts = paths.iter().filter(|path| path.names().next() == Some(CONFLICTS)).count();
+    let json = json!({
+        "host": settings.host,
+        "canonical": settings.canonical,
+        "remote": settings.remote,
+        "last": last,
+        "conflicts": conflicts,
+        "files": files,
+        "skipped": skipped,
+    });
+    Ok(Said::new(text, json))
 }
 
-fn sync(memory: &Memory, remote: &str, host: Option<&str>, shrinking: Shrinking) -> Result<Said, Problem> {
-    let own = &memory.settings().host;
-    if let Some(host) = host.filter(|host| host != own) {
-        let usage =
-            Diagnostic::error(Code::Usage, format!("this memory is of {own}, not of `{}`", printable(host)));
-        return Err(Problem::Usage(usage.help("`clawd memory init --host` says whose it is")));
+/// The shared memory of a round: the one that was named, else the one of `init`.
+fn remote_of(memory: &Memory, remote: Option<&str>, host: Option<&str>) -> Result<String, Problem> {
+    let usage =
+        |message: String, help: &str| Problem::Usage(Diagnostic::error(Code::Usage, message).help(help));
+    let settings = memory.settings();
+    if let Some(host) = host.filter(|host| host != &settings.host) {
+        let message = format!("this memory is of {}, not of `{}`", settings.host, printable(host));
+        return Err(usage(message, "`clawd memory init --host` says whose it is"));
     }
-    let store = store(remote, own)?;
-    let report = runtime().map_err(Problem::Usage)?.block_on(memory.sync(&*store, remote, shrinking))?;
+    let remote = remote.map(str::to_owned).or_else(|| settings.remote.clone());
+    remote.ok_or_else(|| {
+        usage(
+            "no shared memory is named".to_owned(),
+            "name one with `--remote`, here or for `clawd memory init`",
+        )
+    })
+}
+
+/// What a round would do.
+fn foretold(report: &Report) -> Said {
+    let Said { json, .. } = synced(report);
+    let mut text = lists(report, ["push", "pull", "merge", "remove", "restore"]);
+    for (path, why) in report.refused.iter().chain(&report.failed) {
+        text.push_str(&format!("  not {path}: {}\n", printable(why)));
+    }
+    if text.is_empty() {
+        text.push_str("In step.\n");
+    }
+    Said::new(text, json)
+}
+
+/// The paths of a report, a line for each, under these words.
+fn lists(report: &Report, words: [&str; 5]) -> String {
+    let Report { pushed, pulled, merged, removed, restored, .. } = report;
     let mut text = String::new();
-    let lists = [
-        ("pushed", &report.pushed),
-        ("pulled", &report.pulled),
-        ("merged", &report.merged),
-        ("removed", &report.removed),
-        ("restored", &report.restored),
-    ];
-    for (what, paths) in lists {
+    for (what, paths) in words.into_iter().zip([pushed, pulled, merged, removed, restored]) {
         for path in paths {
             text.push_str(&format!("  {what:8}  {path}\n"));
         }
     }
+    text
+}
+
+/// What a round did.
+fn synced(report: &Report) -> Said {
+    let mut text = lists(report, ["pushed", "pulled", "merged", "removed", "restored"]);
     for aside in &report.aside {
         text.push_str(&format!("  aside     {}: your version is in {}\n", aside.path, aside.place));
     }
@@ -357,27 +419,44 @@ fn sync(memory: &Memory, remote: &str, host: Option<&str>, shrinking: Shrinking)
         "failed": problems(&report.failed),
         "skipped": skipped,
     });
-    Ok(Said { exit, ..Said::new(text, json) })
+    Said { exit, ..Said::new(text, json) }
+}
+
+/// A shared memory by its URL.
+enum Remote<'a> {
+    /// A directory of this machine.
+    Dir(&'a Path),
+    /// A prefix of a bucket.
+    S3 { bucket: &'a str, prefix: &'a str },
+}
+
+impl<'a> Remote<'a> {
+    fn parse(url: &'a str) -> Result<Self, Problem> {
+        if let Some(dir) = url.strip_prefix("file://").filter(|dir| dir.starts_with('/')) {
+            return Ok(Self::Dir(Path::new(dir)));
+        }
+        if let Some(place) = url.strip_prefix("s3://") {
+            let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+            let letters =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+            if (3..=63).contains(&bucket.len()) && bucket.bytes().all(letters) {
+                return Ok(Self::S3 { bucket, prefix });
+            }
+        }
+        let usage = Diagnostic::error(Code::Usage, format!("`{}` is no shared memory", printable(url)));
+        Err(Problem::Usage(usage.help("s3://BUCKET/PREFIX, or file:///DIR, a directory of this machine")))
+    }
 }
 
 /// The shared memory that a URL names.
 fn store(remote: &str, host: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
-    let usage =
-        |message: String, help: &str| Problem::Usage(Diagnostic::error(Code::Usage, message).help(help));
-    if let Some(dir) = remote.strip_prefix("file://").filter(|dir| dir.starts_with('/')) {
-        return memory_store(Path::new(dir))
-            .map_err(|error| usage(error.to_string(), "name a directory that can be written"));
+    match Remote::parse(remote)? {
+        Remote::S3 { bucket, prefix } => s3_store(bucket, prefix, host),
+        Remote::Dir(dir) => memory_store(dir).map_err(|error| {
+            let usage = Diagnostic::error(Code::Usage, error.to_string());
+            Problem::Usage(usage.help("name a directory that can be written"))
+        }),
     }
-    if let Some(place) = remote.strip_prefix("s3://") {
-        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        let letters =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-        if (3..=63).contains(&bucket.len()) && bucket.bytes().all(letters) {
-            return s3_store(bucket, prefix, host);
-        }
-    }
-    let message = format!("`{}` is no shared memory", printable(remote));
-    Err(usage(message, "s3://BUCKET/PREFIX, or file:///DIR, a directory of this machine"))
 }
 
 /// A memory in S3, as whoever the environment or the host's role says.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use clawd::host::memory::{Expected, Memory, Report, Shrinking};
+use clawd::host::memory::{Expected, Memory, Report, Shrinking, Wanted};
 use clawd::memory::MemoryPath;
 use clawd::providers::ports::{Answer, Condition, Listed, MemoryStore, Put, Stored};
 use clawd::providers::process::memory_store;
@@ -359,6 +359,52 @@ impl MemoryStore for Flaky {
     }
 }
 
+/// A memory of a host, and nothing else said.
+fn of(host: &str) -> Wanted {
+    Wanted { host: host.to_owned(), ..Wanted::default() }
+}
+
+/// A store in whose listing a file is removed here, as an agent does it while a round runs.
+struct Meanwhile<'a> {
+    store: std::sync::Arc<dyn MemoryStore>,
+    memory: &'a Memory,
+    path: MemoryPath,
+}
+
+#[async_trait::async_trait]
+impl MemoryStore for Meanwhile<'_> {
+    async fn list(&self) -> Answer<Vec<Listed>> {
+        let listed = self.store.list().await;
+        self.memory.remove(&self.path, &Expected::Any, Shrinking::Refused).unwrap();
+        listed
+    }
+
+    async fn get(&self, key: &str) -> Answer<Option<Stored>> {
+        self.store.get(key).await
+    }
+
+    async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {
+        self.store.put(key, content, condition).await
+    }
+}
+
+#[test]
+fn what_is_removed_during_a_round_is_removed() {
+    let home = TempDir::new().unwrap();
+    let store = memory_store(&home.path().join("shared")).unwrap();
+    let memory = Memory::init(&home.path().join("memory"), of("H-1")).unwrap().0;
+    let path: MemoryPath = "ideas/x.md".parse().unwrap();
+    memory.append(&path, b"x\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let round = |store: &dyn MemoryStore| runtime.block_on(memory.sync(store, "test", Shrinking::Refused));
+    round(&*store).unwrap();
+    let meanwhile = Meanwhile { store: store.clone(), memory: &memory, path: path.clone() };
+    assert_eq!(round(&meanwhile).unwrap(), Report { removed: vec![path.clone()], ..Report::default() });
+    assert_eq!(memory.read(&path).unwrap_err().kind, clawd::host::memory::ErrorKind::Missing);
+    // The note is settled: should the file come and go again without `rm`, it was not removed.
+    assert_eq!(fs::read_to_string(home.path().join("memory.clawd/removed.json")).unwrap(), "{}");
+}
+
 /// Several hosts that write, edit and sync in any order over a store that loses answers. In the end, two quiet rounds bring all to
 /// the same files, and each line that somebody wrote is in one of them: in its file, or put aside.
 #[test]
@@ -383,7 +429,7 @@ fn write_and_sync(case: u64) {
     let hosts: Vec<Memory> = (0..random.usize(2..=5))
         .map(|host| {
             let dir = home.path().join(format!("host-{host}"));
-            Memory::init(&dir, &format!("H-{host}"), Vec::new(), Vec::new()).unwrap().0
+            Memory::init(&dir, of(&format!("H-{host}"))).unwrap().0
         })
         .collect();
     let (mut written, mut replaced) = (Vec::new(), Vec::new());

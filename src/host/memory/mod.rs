@@ -21,8 +21,8 @@ pub use dir::Skipped;
 use dir::{Found, Root};
 pub use error::{ErrorKind, MemoryError};
 pub use round::{Aside, Report};
-pub use state::Entry;
 use state::State;
+pub use state::{Entry, Last};
 
 /// The file that says that a directory is a memory, and how it is one. While the directory is not mounted it is not there, and
 /// an empty directory is then not taken for one in which everything was deleted.
@@ -46,6 +46,22 @@ pub struct Settings {
     /// Globs of what stays out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
+    /// The shared memory that it is kept in step with, where a round is not told another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+}
+
+/// What a memory is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// The host it is on.
+    pub host: String,
+    /// Canonical files besides those of every memory.
+    pub canonical: Vec<String>,
+    /// Globs of what stays out.
+    pub ignore: Vec<String>,
+    /// The shared memory that it is kept in step with.
+    pub remote: Option<String>,
 }
 
 impl Settings {
@@ -119,13 +135,9 @@ impl Memory {
     ///
     /// # Errors
     /// The directory cannot be made or written; a glob means nothing; the host has no name.
-    pub fn init(
-        dir: &Path,
-        host: &str,
-        canonical: Vec<String>,
-        ignore: Vec<String>,
-    ) -> Result<(Self, bool), MemoryError> {
-        check_host(host)?;
+    pub fn init(dir: &Path, wanted: Wanted) -> Result<(Self, bool), MemoryError> {
+        let Wanted { host, canonical, ignore, remote } = wanted;
+        check_host(&host)?;
         for name in &canonical {
             name.parse::<MemoryPath>().map_err(|error| MemoryError::path(&error))?;
         }
@@ -138,7 +150,7 @@ impl Memory {
             Some(settings) => settings.id.clone(),
             None => format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)),
         };
-        let settings = Settings { format: FORMAT, id, host: host.to_owned(), canonical, ignore };
+        let settings = Settings { format: FORMAT, id, host, canonical, ignore, remote };
         let rules = settings.rules().map_err(|error| {
             MemoryError::usage(error.to_string())
                 .help("write it as in a .gitignore, like `*.swp` or `cache/**`")
@@ -170,6 +182,12 @@ impl Memory {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// How the last round ended, where there was one.
+    #[must_use]
+    pub fn last(&self) -> Option<Last> {
+        self.state.last()
     }
 
     /// What a file of it is.

@@ -3,8 +3,13 @@
 //!
 //! What the store was asked is read back where its answer is lost. A round that breaks off at any point has done whole steps only,
 //! and the next one finds them done.
+//!
+//! Many paths are on their way at once, all of them on one thread. The memory's lock is only held where nothing is waited for; a
+//! content is only in memory while its path is worked on.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::stream::{self, StreamExt as _};
 
 use super::dir::Skipped;
 use super::error::{ErrorKind, MemoryError};
@@ -18,6 +23,9 @@ use crate::providers::ports::{Condition, MemoryStore, Put, Stored};
 
 /// How often a path is looked at again because somebody was faster.
 const TRIES: u32 = 5;
+
+/// Paths that are asked about, or settled, at once: a store far away answers one call in some ten milliseconds.
+const AT_ONCE: usize = 32;
 
 /// An edit that was put aside for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +60,29 @@ pub struct Report {
 }
 
 impl Report {
+    /// Takes over what was done with one path.
+    fn add(&mut self, other: Self) {
+        self.pushed.extend(other.pushed);
+        self.pulled.extend(other.pulled);
+        self.merged.extend(other.merged);
+        self.removed.extend(other.removed);
+        self.restored.extend(other.restored);
+        self.aside.extend(other.aside);
+        self.refused.extend(other.refused);
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+
+    /// Puts the lists in order: what was on its way at once ends in any.
+    fn sort(&mut self) {
+        let paths =
+            [&mut self.pushed, &mut self.pulled, &mut self.merged, &mut self.removed, &mut self.restored];
+        paths.into_iter().for_each(|list| list.sort());
+        self.aside.sort_by(|a, b| a.path.cmp(&b.path));
+        self.refused.sort();
+        self.failed.sort();
+    }
+
     /// Whether both sides have the same now, and nothing waits for anybody.
     #[must_use]
     pub fn in_step(&self) -> bool {
@@ -61,17 +92,27 @@ impl Report {
 
 /// A path as a look found it.
 struct Seen {
-    local: Option<Vec<u8>>,
+    local: Option<Version>,
     head: Head,
-    /// The object, where it had to be read.
-    stored: Option<Vec<u8>>,
     tag: Option<String>,
+    /// The version that was removed here on purpose, where there is no file.
+    removed: Option<Version>,
 }
 
 impl Seen {
     fn condition(&self) -> Condition<'_> {
         self.tag.as_deref().map_or(Condition::Absent, Condition::Is)
     }
+
+    /// What both sides have from now on, where the shared memory stays as it was seen.
+    fn base(&self, version: &Version) -> Option<Base> {
+        self.tag.as_deref().map(|tag| base(version, tag))
+    }
+}
+
+/// A base of a file that is there.
+fn base(version: &Version, tag: &str) -> Base {
+    Base { version: version.clone(), tag: tag.to_owned(), removed: false }
 }
 
 /// What became of a path.
@@ -84,15 +125,20 @@ enum Settled {
     Left,
 }
 
+/// What came of working on a path.
+struct Worked {
+    path: MemoryPath,
+    /// Its base from now on, where that is settled.
+    base: Option<Option<Base>>,
+    report: Report,
+}
+
 struct Round<'a> {
     memory: &'a Memory,
     store: &'a dyn MemoryStore,
+    /// The bases as they were before the round.
     index: Index,
-    removals: BTreeMap<MemoryPath, Version>,
     shrinking: Shrinking,
-    report: Report,
-    /// Paths that came up meanwhile.
-    more: VecDeque<MemoryPath>,
 }
 
 impl Memory {
@@ -108,30 +154,81 @@ impl Memory {
         shrinking: Shrinking,
     ) -> Result<Report, MemoryError> {
         let _alone = self.state.lock_round()?;
-        let mut round = Round {
-            memory: self,
-            store,
-            index: self.state.index(remote)?,
-            removals: self.state.removals()?,
-            shrinking,
-            report: Report::default(),
-            more: VecDeque::new(),
-        };
-        let before = round.index.clone();
-        let ended = round.run().await;
-        // What was settled is settled, also when the round broke off.
-        if round.index != before {
-            self.state.put_index(&round.index, remote)?;
+        let ended = self.round(store, remote, shrinking).await;
+        let in_step = ended.as_ref().is_ok_and(Report::in_step);
+        // Whoever asks how things stand asks in vain where that cannot be written, and the round is what it was.
+        let noted = self.state.put_last(remote, in_step);
+        let report = ended?;
+        noted.map(|()| report)
+    }
+
+    /// What a round would do now. Nothing is written, and nothing stands in its way: what another round does meanwhile makes it
+    /// old, as all that is told of a memory is.
+    ///
+    /// # Errors
+    /// As for a round.
+    pub async fn preview(&self, store: &dyn MemoryStore, remote: &str) -> Result<Report, MemoryError> {
+        let index = self.state.index(remote)?;
+        let round = Round { memory: self, store, index, shrinking: Shrinking::Allowed };
+        let (seen, mut report) = round.look_at_all().await?;
+        for (path, it) in seen {
+            let class = self.class(&path);
+            let list = match round.decide(&path, &it) {
+                Move::Keep | Move::Adopt => continue,
+                Move::Push | Move::PushBack | Move::Merge if !self.rules.writes(&class) => {
+                    report
+                        .refused
+                        .push((path, "it is not this host's to write; a round puts it aside".to_owned()));
+                    continue;
+                }
+                Move::Push => &mut report.pushed,
+                Move::PushBack | Move::Restore => &mut report.restored,
+                Move::Pull => &mut report.pulled,
+                Move::Merge => &mut report.merged,
+                Move::RemoveHere | Move::RemoveThere => &mut report.removed,
+            };
+            list.push(path);
         }
-        ended.map(|()| round.report)
+        report.sort();
+        Ok(report)
+    }
+
+    async fn round(
+        &self,
+        store: &dyn MemoryStore,
+        remote: &str,
+        shrinking: Shrinking,
+    ) -> Result<Report, MemoryError> {
+        let round = Round { memory: self, store, index: self.state.index(remote)?, shrinking };
+        let (seen, mut report) = round.look_at_all().await?;
+        round.check_removals(&seen)?;
+        let mut index = round.index.clone();
+        round.settle_all(seen, &mut index, &mut report).await;
+        // What was put aside is shared as well, so that whoever has to look finds it everywhere.
+        let places: Vec<MemoryPath> = report.aside.iter().map(|aside| aside.place.clone()).collect();
+        let mut more = Vec::new();
+        for path in places {
+            match round.look(&path, None).await {
+                Ok(it) => more.push((path, it)),
+                Err(error) => report.failed.push((path, error.to_string())),
+            }
+        }
+        round.settle_all(more, &mut index, &mut report).await;
+        report.sort();
+        // What was settled is settled, also where other paths were not.
+        if index != round.index {
+            self.state.put_index(&index, remote)?;
+        }
+        Ok(report)
     }
 }
 
 impl Round<'_> {
-    async fn run(&mut self) -> Result<(), MemoryError> {
+    /// Looks at every path that either side has, or had.
+    async fn look_at_all(&self) -> Result<(Vec<(MemoryPath, Seen)>, Report), MemoryError> {
         let listed = self.store.list().await.map_err(|error| unreachable(&error))?;
         let (files, skipped) = self.memory.list()?;
-        self.report.skipped = skipped;
+        let mut report = Report { skipped, ..Report::default() };
         let mut tags = BTreeMap::new();
         for object in listed {
             match object.key.parse::<MemoryPath>() {
@@ -139,31 +236,28 @@ impl Round<'_> {
                 Ok(path) => {
                     tags.insert(path, object.tag);
                 }
-                Err(error) => {
-                    self.report.skipped.push(Skipped { name: object.key, why: error.to_string() });
-                }
+                Err(error) => report.skipped.push(Skipped { name: object.key, why: error.to_string() }),
             }
         }
         let known = self.index.bases.keys().filter(|path| !self.memory.rules.ignores(path)).cloned();
         let paths: BTreeSet<MemoryPath> =
             files.into_iter().chain(tags.keys().cloned()).chain(known).collect();
-        let mut seen = Vec::new();
-        for path in paths {
+        let looks = stream::iter(paths).map(|path| {
             let tag = tags.get(&path).map(String::as_str);
-            match self.look(&path, Some(tag)).await {
+            async move {
+                let look = self.look(&path, Some(tag)).await;
+                (path, look)
+            }
+        });
+        let looks: Vec<_> = looks.buffered(AT_ONCE).collect().await;
+        let mut seen = Vec::with_capacity(looks.len());
+        for (path, look) in looks {
+            match look {
                 Ok(it) => seen.push((path, it)),
-                Err(error) => self.report.failed.push((path, error.to_string())),
+                Err(error) => report.failed.push((path, error.to_string())),
             }
         }
-        self.check_removals(&seen)?;
-        for (path, it) in seen {
-            self.settle(path, it).await?;
-        }
-        while let Some(path) = self.more.pop_front() {
-            let it = self.look(&path, None).await?;
-            self.settle(path, it).await?;
-        }
-        Ok(())
+        Ok((seen, report))
     }
 
     /// Many files that go at once are an accident.
@@ -189,130 +283,149 @@ impl Round<'_> {
 
     fn decide(&self, path: &MemoryPath, seen: &Seen) -> Move {
         let base = self.base(path).filter(|base| !base.removed).map(|base| &base.version);
-        let local = seen.local.as_deref().map(Version::of);
-        decide(base, local.as_ref(), &seen.head, self.removals.get(path))
+        decide(base, seen.local.as_ref(), &seen.head, seen.removed.as_ref())
     }
 
     /// Looks at a path on both sides. `listed` is its tag in a listing, `None` when the store is asked anew.
     async fn look(&self, path: &MemoryPath, listed: Option<Option<&str>>) -> Result<Seen, MemoryError> {
-        let local = self.memory.root.read(path)?.map(|found| found.content);
-        let seen = |head, stored: Option<Stored>, tag| Seen {
-            local: local.clone(),
-            head,
-            stored: stored.map(|it| it.content),
-            tag,
+        let local = self.memory.root.read(path)?.map(|found| found.version());
+        // Read after the file: whoever removes one notes it first.
+        let removed = match local {
+            Some(_) => None,
+            None => self.memory.state.removals()?.remove(path),
         };
+        let seen = |head, tag| Seen { local: local.clone(), head, tag, removed: removed.clone() };
         match (listed, self.base(path)) {
-            (Some(None), _) => return Ok(seen(Head::Absent, None, None)),
+            (Some(None), _) => return Ok(seen(Head::Absent, None)),
             (Some(Some(tag)), Some(base)) if base.tag == tag => {
                 let version = base.version.clone();
                 let head = if base.removed { Head::Removed(version) } else { Head::File(version) };
-                return Ok(seen(head, None, Some(tag.to_owned())));
+                return Ok(seen(head, Some(tag.to_owned())));
             }
             _ => {}
         }
-        let stored = self.store.get(path.as_str()).await.map_err(|error| unreachable(&error))?;
-        let (head, tag) = match &stored {
-            None => (Head::Absent, None),
-            Some(stored) => {
-                let head = match Tombstone::read(&stored.content) {
-                    Some(stone) => Head::Removed(stone.of),
-                    None => Head::File(Version::of(&stored.content)),
-                };
-                (head, Some(stored.tag.clone()))
-            }
+        let Some(stored) = self.get(path).await? else { return Ok(seen(Head::Absent, None)) };
+        let head = match Tombstone::read(&stored.content) {
+            Some(stone) => Head::Removed(stone.of),
+            None => Head::File(Version::of(&stored.content)),
         };
-        Ok(seen(head, stored, tag))
+        if let Head::File(version) = &head
+            && local.as_ref() != Some(version)
+        {
+            // It is needed to act, as the base from then on, and is not held in memory until then.
+            self.memory.state.remember(&stored.content)?;
+        }
+        Ok(seen(head, Some(stored.tag)))
     }
 
-    async fn settle(&mut self, path: MemoryPath, first: Seen) -> Result<(), MemoryError> {
+    async fn get(&self, path: &MemoryPath) -> Result<Option<Stored>, MemoryError> {
+        self.store.get(path.as_str()).await.map_err(|error| unreachable(&error))
+    }
+
+    async fn settle_all(&self, seen: Vec<(MemoryPath, Seen)>, index: &mut Index, report: &mut Report) {
+        let mut working =
+            stream::iter(seen).map(|(path, it)| self.settle(path, it)).buffer_unordered(AT_ONCE);
+        while let Some(Worked { path, base, report: done }) = working.next().await {
+            report.add(done);
+            match base {
+                Some(Some(base)) => {
+                    index.bases.insert(path, base);
+                }
+                Some(None) => {
+                    index.bases.remove(&path);
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn settle(&self, path: MemoryPath, first: Seen) -> Worked {
         let mut seen = first;
+        let mut report = Report::default();
         for _ in 0..TRIES {
-            match self.act(&path, &seen).await {
-                Ok(Settled::As(Some(base))) => {
-                    self.index.bases.insert(path, base);
-                    return Ok(());
-                }
-                Ok(Settled::As(None)) => {
-                    self.index.bases.remove(&path);
-                    return Ok(());
-                }
-                Ok(Settled::Left) => return Ok(()),
+            match self.act(&path, &seen, &mut report).await {
+                Ok(Settled::As(base)) => return Worked { path, base: Some(base), report },
+                Ok(Settled::Left) => return Worked { path, base: None, report },
                 Ok(Settled::Again) => {}
                 // Somebody wrote here between the look and the lock.
                 Err(error) if error.kind == ErrorKind::Moved => {}
                 Err(error) => {
-                    self.report.failed.push((path, error.to_string()));
-                    return Ok(());
+                    report.failed.push((path.clone(), error.to_string()));
+                    return Worked { path, base: None, report };
                 }
             }
-            seen = self.look(&path, None).await?;
+            match self.look(&path, None).await {
+                Ok(it) => seen = it,
+                Err(error) => {
+                    report.failed.push((path.clone(), error.to_string()));
+                    return Worked { path, base: None, report };
+                }
+            }
         }
-        self.report
-            .failed
-            .push((path, "others write it all the time; the next round tries again".to_owned()));
-        Ok(())
+        let why = "others write it all the time; the next round tries again".to_owned();
+        report.failed.push((path.clone(), why));
+        Worked { path, base: None, report }
     }
 
-    async fn act(&mut self, path: &MemoryPath, seen: &Seen) -> Result<Settled, MemoryError> {
+    async fn act(&self, path: &MemoryPath, seen: &Seen, report: &mut Report) -> Result<Settled, MemoryError> {
         let class = self.memory.class(path);
         let writes = self.memory.rules.writes(&class);
-        let local = seen.local.as_deref();
-        let base = |content: &[u8], tag: &str| {
-            Some(Base { version: Version::of(content), tag: tag.to_owned(), removed: false })
-        };
-        match (self.decide(path, seen), local) {
-            (Move::Keep | Move::Adopt, Some(local)) => {
-                self.memory.state.keep(local)?;
-                Ok(Settled::As(seen.tag.as_deref().and_then(|tag| base(local, tag))))
+        match (self.decide(path, seen), &seen.local) {
+            (Move::Keep, Some(version)) => Ok(Settled::As(seen.base(version))),
+            (Move::Adopt, Some(version)) => {
+                self.memory.state.remember(&self.local(path, version)?)?;
+                Ok(Settled::As(seen.base(version)))
             }
             (Move::Keep | Move::Adopt, None) => {
-                if self.removals.remove(path).is_some() {
-                    self.memory.state.forget_removal(path)?;
-                }
+                self.forget_removal(path, seen)?;
                 Ok(Settled::As(removed(seen)))
             }
-            (Move::Push, Some(local)) if writes => {
+            (Move::Push, Some(version)) if writes => {
+                let local = self.local(path, version)?;
                 let before = self.remote_content(path, seen).await?;
-                if let Some(why) = self.refusal(&class, &before, local) {
-                    self.report.refused.push((path.clone(), why));
+                if let Some(why) = self.refusal(&class, &before, &local) {
+                    report.refused.push((path.clone(), why));
                     return Ok(Settled::Left);
                 }
-                let Some(tag) = self.put(path, local, seen.condition()).await? else {
+                let Some(tag) = self.put(path, &local, seen.condition()).await? else {
                     return Ok(Settled::Again);
                 };
-                self.memory.state.keep(local)?;
-                self.report.pushed.push(path.clone());
-                Ok(Settled::As(base(local, &tag)))
+                self.memory.state.remember(&local)?;
+                report.pushed.push(path.clone());
+                Ok(Settled::As(Some(base(version, &tag))))
             }
-            (Move::PushBack, Some(local)) if writes => {
-                let Some(tag) = self.put(path, local, seen.condition()).await? else {
+            (Move::PushBack, Some(version)) if writes => {
+                let local = self.local(path, version)?;
+                let Some(tag) = self.put(path, &local, seen.condition()).await? else {
                     return Ok(Settled::Again);
                 };
-                self.memory.state.keep(local)?;
-                self.report.restored.push(path.clone());
-                Ok(Settled::As(base(local, &tag)))
+                self.memory.state.remember(&local)?;
+                report.restored.push(path.clone());
+                Ok(Settled::As(Some(base(version, &tag))))
             }
-            (Move::PushBack, Some(local))
-                if self.base(path).is_some_and(|it| it.version == Version::of(local)) =>
-            {
+            (Move::PushBack, Some(version)) if self.base(path).is_some_and(|it| it.version == *version) => {
                 // Nobody edited it here, and whose it is brings it back.
                 Ok(Settled::Left)
             }
-            (Move::Push | Move::PushBack, Some(local)) => self.put_aside(path, local, seen).await,
-            (Move::Merge, Some(local)) => {
+            (Move::Push | Move::PushBack, Some(version)) => {
+                let local = self.local(path, version)?;
+                self.put_aside(path, &local, seen, report).await
+            }
+            (Move::Merge, Some(version)) => {
+                let local = self.local(path, version)?;
                 let remote = self.remote_content(path, seen).await?;
                 let known = self.base(path).filter(|base| !base.removed).map(|base| base.version.clone());
                 let known = match known {
                     Some(version) => self.memory.state.blob(&version)?,
                     None => None,
                 };
-                let Merged::Both(whole) = merge(&self.memory.rules, &class, known.as_deref(), local, &remote)
+                let Merged::Both(whole) =
+                    merge(&self.memory.rules, &class, known.as_deref(), &local, &remote)
                 else {
-                    return self.put_aside(path, local, seen).await;
+                    return self.put_aside(path, &local, seen, report).await;
                 };
                 if let Some(why) = self.refusal(&class, &remote, &whole) {
-                    self.report.refused.push((path.clone(), why));
+                    report.refused.push((path.clone(), why));
                     return Ok(Settled::Left);
                 }
                 // There first: if this breaks off, the next round merges what is here into what is there, which holds it.
@@ -321,27 +434,27 @@ impl Round<'_> {
                     false => self.put(path, &whole, seen.condition()).await?,
                 };
                 let Some(tag) = tag else { return Ok(Settled::Again) };
-                self.write_here(path, &whole, Some(local))?;
-                self.memory.state.keep(&whole)?;
-                self.report.merged.push(path.clone());
-                Ok(Settled::As(base(&whole, &tag)))
+                self.write_here(path, &whole, Some(&local))?;
+                self.memory.state.remember(&whole)?;
+                report.merged.push(path.clone());
+                Ok(Settled::As(Some(base(&Version::of(&whole), &tag))))
             }
-            (it @ (Move::Pull | Move::Restore), local) => {
+            (it @ (Move::Pull | Move::Restore), version) => {
                 let remote = self.remote_content(path, seen).await?;
-                self.write_here(path, &remote, local)?;
-                self.memory.state.keep(&remote)?;
-                let list = if it == Move::Pull { &mut self.report.pulled } else { &mut self.report.restored };
+                let local = version.as_ref().map(|version| self.local(path, version)).transpose()?;
+                self.write_here(path, &remote, local.as_deref())?;
+                self.memory.state.remember(&remote)?;
+                let list = if it == Move::Pull { &mut report.pulled } else { &mut report.restored };
                 list.push(path.clone());
-                if self.removals.remove(path).is_some() {
-                    self.memory.state.forget_removal(path)?;
-                }
-                Ok(Settled::As(seen.tag.as_deref().and_then(|tag| base(&remote, tag))))
+                self.forget_removal(path, seen)?;
+                Ok(Settled::As(seen.base(&Version::of(&remote))))
             }
-            (Move::RemoveHere, Some(local)) => {
+            (Move::RemoveHere, Some(version)) => {
+                let local = self.local(path, version)?;
                 let _lock = self.memory.state.lock()?;
-                self.memory.state.keep(local)?;
-                self.memory.root.remove(path, &Version::of(local))?;
-                self.report.removed.push(path.clone());
+                self.memory.state.keep(&local)?;
+                self.memory.root.remove(path, version)?;
+                report.removed.push(path.clone());
                 Ok(Settled::As(removed(seen)))
             }
             (Move::RemoveThere, _) => {
@@ -350,13 +463,32 @@ impl Round<'_> {
                 let Some(tag) = self.put(path, &stone, seen.condition()).await? else {
                     return Ok(Settled::Again);
                 };
-                self.memory.state.forget_removal(path)?;
-                self.report.removed.push(path.clone());
+                self.forget_removal(path, seen)?;
+                report.removed.push(path.clone());
                 Ok(Settled::As(Some(Base { version: of.clone(), tag, removed: true })))
             }
             // What is decided for a local file is decided only where there is one.
             (Move::Push | Move::PushBack | Move::Merge | Move::RemoveHere, None) => Ok(Settled::Left),
         }
+    }
+
+    /// The local content, if it is still the version that was seen.
+    fn local(&self, path: &MemoryPath, version: &Version) -> Result<Vec<u8>, MemoryError> {
+        let found = self.memory.root.read(path)?;
+        found
+            .filter(|found| found.version() == *version)
+            .map(|found| found.content)
+            .ok_or_else(|| MemoryError::new(ErrorKind::Moved, format!("{path} changed in this moment")))
+    }
+
+    /// Takes the note of a removal away once both sides have settled it, if it is still the one that was seen.
+    fn forget_removal(&self, path: &MemoryPath, seen: &Seen) -> Result<(), MemoryError> {
+        let Some(removed) = &seen.removed else { return Ok(()) };
+        let _lock = self.memory.state.lock()?;
+        if self.memory.state.removals()?.get(path) == Some(removed) {
+            self.memory.state.forget_removal(path)?;
+        }
+        Ok(())
     }
 
     /// Why a change of the shared version is refused.
@@ -367,17 +499,13 @@ impl Round<'_> {
         }
     }
 
-    /// What the shared memory has of a path: as it was read, else from the blobs, else read now.
+    /// What the shared memory has of a path: from the blobs, else read now.
     async fn remote_content(&self, path: &MemoryPath, seen: &Seen) -> Result<Vec<u8>, MemoryError> {
         let Head::File(version) = &seen.head else { return Ok(Vec::new()) };
-        if let Some(stored) = &seen.stored {
-            return Ok(stored.clone());
-        }
         if let Some(blob) = self.memory.state.blob(version)? {
             return Ok(blob);
         }
-        let stored = self.store.get(path.as_str()).await.map_err(|error| unreachable(&error))?;
-        match stored.filter(|stored| Version::of(&stored.content) == *version) {
+        match self.get(path).await?.filter(|stored| Version::of(&stored.content) == *version) {
             Some(stored) => Ok(stored.content),
             None => Err(MemoryError::new(ErrorKind::Moved, format!("{path} changed in the shared memory"))),
         }
@@ -395,7 +523,7 @@ impl Round<'_> {
             return Ok(Some(tag));
         }
         // A lost answer, or a refusal because of one's own earlier try: what is there tells.
-        let stored = self.store.get(path.as_str()).await.map_err(|error| unreachable(&error))?;
+        let stored = self.get(path).await?;
         match (stored, put) {
             (Some(stored), _) if stored.content == content => Ok(Some(stored.tag)),
             (_, Ok(_)) => Ok(None),
@@ -418,10 +546,11 @@ impl Round<'_> {
 
     /// Puts a local version aside as a whole, and then takes the shared one.
     async fn put_aside(
-        &mut self,
+        &self,
         path: &MemoryPath,
         local: &[u8],
         seen: &Seen,
+        report: &mut Report,
     ) -> Result<Settled, MemoryError> {
         let base = self.base(path).map_or("none", |base| base.version.short());
         let edit = Version::of(local);
@@ -437,16 +566,15 @@ impl Round<'_> {
         let settled = if let Head::File(_) = &seen.head {
             let remote = self.remote_content(path, seen).await?;
             self.write_here(path, &remote, Some(local))?;
-            self.memory.state.keep(&remote)?;
-            seen.tag.clone().map(|tag| Base { version: Version::of(&remote), tag, removed: false })
+            self.memory.state.remember(&remote)?;
+            seen.base(&Version::of(&remote))
         } else {
             let _lock = self.memory.state.lock()?;
             self.memory.state.keep(local)?;
             self.memory.root.remove(path, &edit)?;
             removed(seen)
         };
-        self.more.push_back(place.clone());
-        self.report.aside.push(Aside { path: path.clone(), place });
+        report.aside.push(Aside { path: path.clone(), place });
         Ok(Settled::As(settled))
     }
 }

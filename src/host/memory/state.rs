@@ -13,6 +13,7 @@ use super::Written;
 use super::error::{ErrorKind, MemoryError};
 use super::index::Index;
 use crate::memory::{MemoryPath, Version};
+use crate::units::Seconds;
 
 /// How long a writer waits for others; each holds the lock for some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +36,26 @@ pub struct Entry {
     /// The version after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
+}
+
+/// How the last round ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// The shared memory that it was with.
+    pub remote: String,
+    /// Whether both sides had the same then.
+    pub in_step: bool,
+    /// When, seconds since the epoch by this host's clock.
+    ended: i64,
+}
+
+impl Last {
+    /// How long ago by this host's clock. It is told, and no file is ever decided on by it.
+    #[must_use]
+    pub fn age(&self) -> Seconds {
+        let age = jiff::Timestamp::now().as_second().saturating_sub(self.ended);
+        Seconds(u64::try_from(age).unwrap_or(0))
+    }
 }
 
 /// The directory beside a memory.
@@ -81,7 +102,8 @@ impl State {
                     return Err(MemoryError::new(ErrorKind::Locked, message)
                         .help("the lock goes with its process; look for one that hangs: `fuser` names it"));
                 }
-                // A different pause for each, so that many waiters do not come at once.
+                // A lock on a file has no event for becoming free, and waiting for it in the kernel has no bound. The pause
+                // differs, so that many waiters do not come at once.
                 Err(TryLockError::WouldBlock) => {
                     std::thread::sleep(PAUSE.mul_f64(fastrand::f64()));
                 }
@@ -93,13 +115,30 @@ impl State {
         self.dir.join("blobs").join(version.as_str())
     }
 
-    /// Keeps a content.
+    /// Keeps a content that is about to be replaced: it is on the disk when this returns.
     pub(super) fn keep(&self, content: &[u8]) -> Result<(), MemoryError> {
         let path = self.blob_path(&Version::of(content));
         if fs::read(&path).is_ok_and(|kept| kept == content) {
-            return Ok(());
+            // It may be one that was only remembered.
+            let synced = StdFile::open(&path).and_then(|file| file.sync_all());
+            return synced.map_err(|error| MemoryError::io("write", &path, &error));
         }
         put(&path, content)
+    }
+
+    /// Remembers a content that both sides have, as the base of a later merge. A crash may take it: without it a merge is a union,
+    /// which loses no line. So nobody waits for the disk here.
+    pub(super) fn remember(&self, content: &[u8]) -> Result<(), MemoryError> {
+        let path = self.blob_path(&Version::of(content));
+        if fs::metadata(&path).is_ok_and(|kept| kept.len() == content.len() as u64) {
+            return Ok(());
+        }
+        let new = beside(&path);
+        let written = write_new(&new, content).and_then(|_| fs::rename(&new, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written.map_err(|error| MemoryError::io("write", &path, &error))
     }
 
     /// A content that was kept.
@@ -172,6 +211,21 @@ impl State {
         put(&self.index_path(), &index.encode(remote))
     }
 
+    fn last_path(&self) -> PathBuf {
+        self.dir.join("last.json")
+    }
+
+    /// Notes how a round ended.
+    pub(super) fn put_last(&self, remote: &str, in_step: bool) -> Result<(), MemoryError> {
+        let last = Last { remote: remote.to_owned(), in_step, ended: jiff::Timestamp::now().as_second() };
+        put(&self.last_path(), &serde_json::to_vec(&last).unwrap_or_default())
+    }
+
+    /// How the last round ended; `None` when there was none, or the note of it is damaged.
+    pub(super) fn last(&self) -> Option<Last> {
+        serde_json::from_slice(&fs::read(self.last_path()).ok()?).ok()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir.join("log.jsonl")
     }
@@ -204,15 +258,25 @@ impl State {
     }
 }
 
+/// A name beside a path that nobody has.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:016x}", fastrand::u64(..)));
+    path.with_file_name(name)
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<StdFile> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o660).open(path)?;
+    file.write_all(content)?;
+    Ok(file)
+}
+
 /// Puts a content in a file's place at once.
 fn put(path: &Path, content: &[u8]) -> Result<(), MemoryError> {
     let write = || -> io::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{:016x}", fastrand::u64(..)));
-        let new = path.with_file_name(name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o660).open(&new)?;
+        let new = beside(path);
         let written =
-            file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+            write_new(&new, content).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&new, path));
         if written.is_err() {
             let _ = fs::remove_file(&new);
         }

@@ -99,7 +99,7 @@ fn hosts_share_a_memory_in_s3() {
     hosts[0].sync(0, &remote);
     hosts[1].sync(0, &remote);
     hosts[1].expect(1, &["read", "old.md"], "");
-    // No call deletes, and every write names what it replaces.
+    // A removal is a write, too: hosts have no right to delete.
     for call in proxy.calls() {
         assert!(!call.is("s3 DeleteObject"), "{call:?}");
     }
