@@ -154,6 +154,8 @@ codes! {
     MemoryConflict = "memory.conflict",
     /// A file of the memory cannot be read or written.
     MemoryUnusable = "memory.unusable",
+    /// What a host is asked cannot be read.
+    HostSpec = "host.bad-spec",
     /// Files under `.clawd/` cannot be written.
     StateUnwritable = "state.unwritable",
     /// `clawd.toml` is wrong, or names something that does not exist.

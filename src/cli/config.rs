@@ -76,6 +76,7 @@ struct ProfileConfig {
     answer_timeout: Option<String>,
     lock_timeout: Option<String>,
     state_bucket: Option<String>,
+    hosts: Option<String>,
 }
 
 /// Where credentials come from, when not from the standard chain.
@@ -162,6 +163,8 @@ pub(super) struct Aws {
     pub(super) answer_timeout: Option<Seconds>,
     /// The bucket of the states of stacks.
     pub(super) state_bucket: String,
+    /// Whether this machine stands for the hosts, with disk images for their volumes.
+    pub(super) local_hosts: bool,
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {
@@ -235,6 +238,7 @@ impl ProfileConfig {
             answer_timeout: None,
             lock_timeout: None,
             state_bucket: None,
+            hosts: None,
         }
     }
 
@@ -310,6 +314,7 @@ impl ProfileConfig {
             ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
             ("answer_timeout", self.answer_timeout.is_some()),
             ("state_bucket", self.state_bucket.is_some()),
+            ("hosts", self.hosts.is_some()),
             ("faults", self.faults.is_some()),
             ("time_scale", self.time_scale.is_some()),
         ] {
@@ -331,6 +336,7 @@ impl ProfileConfig {
             ("snapshot_puts_per_second", self.snapshot_puts_per_second.is_some()),
             ("answer_timeout", self.answer_timeout.is_some()),
             ("state_bucket", self.state_bucket.is_some()),
+            ("hosts", self.hosts.is_some()),
             ("lock_timeout", self.lock_timeout.is_some()),
         ] {
             if given {
@@ -402,7 +408,25 @@ impl ProfileConfig {
             puts_per_second: self.snapshot_puts_per_second,
             answer_timeout,
             state_bucket: self.state_bucket(account, region)?,
+            local_hosts: self.local_hosts()?,
         })
+    }
+
+    /// Whether this machine stands for the hosts. Beside a real account that would mark volumes as formatted that were not: what is
+    /// made then are images on this machine.
+    fn local_hosts(&self) -> Result<bool, Wrong> {
+        match self.hosts.as_deref() {
+            None => Ok(false),
+            Some("local") if self.credentials == Some(Credentials::Test) => Ok(true),
+            Some("local") => Err(Wrong::new(
+                "`hosts = \"local\"` takes disk images on this machine for volumes, which is for test servers only".to_owned(),
+                "set `credentials = \"test\"` with an endpoint on this machine, or remove `hosts`",
+            )),
+            Some(other) => Err(Wrong::new(
+                format!("`hosts` is `{}`, this clawd has: local", other.escape_debug()),
+                "remove it, or set `hosts = \"local\"` beside a test server",
+            )),
+        }
     }
 
     /// The bucket of the states of stacks, as it is named or by default.

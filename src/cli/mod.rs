@@ -12,6 +12,7 @@ mod config;
 mod docs;
 mod execute;
 mod exit;
+mod host;
 mod man;
 mod memory;
 mod plan;
@@ -66,6 +67,7 @@ enum Command {
     Sim(sim::Args),
     Bootstrap(bootstrap::Args),
     Memory(memory::Args),
+    Host(host::Args),
     Completions(man::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -95,6 +97,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sim(args) => sim::run(&args, &terminal),
         Command::Bootstrap(args) => bootstrap::run(&args, &terminal),
         Command::Memory(args) => memory::run(&args, &terminal),
+        Command::Host(args) => host::run(&args, &terminal),
         Command::Completions(args) => man::completions(&args, &terminal),
         Command::Man(args) => man::man(&args, &terminal),
     };

@@ -19,6 +19,8 @@ use crate::primitives::Port;
 use crate::providers::absent::{Absent, NoCloud};
 #[cfg(feature = "aws")]
 use crate::providers::aws;
+#[cfg(feature = "aws")]
+use crate::providers::ports::Hosts;
 use crate::providers::ports::Tofu;
 use crate::providers::process::{self, Surroundings, Workplace};
 use crate::providers::{Providers, sim};
@@ -285,6 +287,10 @@ impl Workspace {
                 around.variables.push((name.to_owned(), "test".into()));
             }
         }
+        let hosts: Arc<dyn Hosts> = match settings.local_hosts {
+            true => self.local_hosts(&place, &around)?,
+            false => Arc::new(Absent),
+        };
         around.backend = s3_backend(&settings.state_bucket, &called.region, called.endpoint.is_some());
         let (ec2, upload, identity) = aws::adapters(called);
         around.identity = Some(identity);
@@ -293,9 +299,18 @@ impl Workspace {
             nix: process::nix(place),
             ec2,
             upload,
-            hosts: Arc::new(Absent),
+            hosts,
             clock: process::clock(),
         })
+    }
+
+    /// This machine in the place of the hosts, with what their commands see of the test server.
+    #[cfg(feature = "aws")]
+    fn local_hosts(&self, place: &Workplace, around: &Surroundings) -> Result<Arc<dyn Hosts>, Diagnostic> {
+        let clawd = std::env::current_exe().map_err(|error| {
+            Diagnostic::error(Code::StateUnwritable, format!("clawd does not know where it lies: {error}"))
+        })?;
+        Ok(process::hosts(place.clone(), clawd, self.state().join("hosts"), around.variables.clone()))
     }
 
     fn lock_files(&self) -> BTreeMap<String, String> {

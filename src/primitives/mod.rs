@@ -16,10 +16,12 @@ mod import_ami;
 mod mount_volume;
 mod placement;
 mod prune_amis;
+mod release_volume;
 mod snapshot;
 mod stack_module;
 mod sync_memory;
 mod tofu_apply;
+mod volume;
 
 use std::sync::LazyLock;
 
@@ -44,6 +46,7 @@ static ALL: LazyLock<Registry> = LazyLock::new(|| {
         Registered::entry(prune_amis::PruneAmis),
         Registered::entry(tofu_apply::TofuApply),
         Registered::entry(mount_volume::MountVolume),
+        Registered::entry(release_volume::ReleaseVolume),
         Registered::entry(sync_memory::SyncMemory),
     ]))
 });

@@ -447,6 +447,7 @@ mod tests {
             state: "completed".to_owned(),
             state_reason: None,
             size: GiB(8),
+            volume_id: None,
             kms_key: None,
             tags: Tags::from([(TAG_PRUNED.to_owned(), format!("ami-{number}"))]),
             created: number,

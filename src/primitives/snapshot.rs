@@ -539,6 +539,7 @@ mod tests {
             state: "completed".into(),
             state_reason: None,
             size: GiB(1),
+            volume_id: None,
             kms_key: key.map(str::to_owned),
             tags: Tags::from([(TAG_KEY.to_owned(), asked.to_owned())]),
             created: 0,

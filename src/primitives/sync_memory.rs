@@ -11,8 +11,15 @@ use super::partial::Partial;
 use super::primitive::{Port, Primitive, Refusal};
 use crate::plan::{Action, Change, Decision};
 use crate::providers::ProviderError;
-use crate::providers::ports::{MemoryConfig, MemoryStatus};
+use crate::providers::ports::{MemoryConfig, MemoryPending, MemoryStatus};
+use crate::units::Seconds;
 use crate::value::Value;
+
+/// A host that watches its memory has a round every few minutes: one that had none for so long does not watch any more.
+const LATE_WATCHING: Seconds = Seconds(3600);
+
+/// A memory that only plans keep in step is synced anew when the last round is this long ago.
+const LATE: Seconds = Seconds(24 * 3600);
 
 /// Keeps a memory directory in step.
 pub(super) struct SyncMemory;
@@ -66,7 +73,20 @@ pub(super) struct Seen {
 struct Standing {
     config: MemoryConfig,
     in_step: bool,
+    /// Whether the last round is too long ago.
+    late: bool,
     conflicts: u32,
+    /// What a round would do; for people only.
+    #[serde(skip)]
+    pending: Option<MemoryPending>,
+}
+
+impl From<MemoryStatus> for Standing {
+    fn from(status: MemoryStatus) -> Self {
+        let MemoryStatus { config, in_step, age, conflicts, files: _, pending } = status;
+        let limit = if config.watch { LATE_WATCHING } else { LATE };
+        Self { late: age.is_some_and(|age| age > limit), config, in_step, conflicts, pending }
+    }
 }
 
 fn absolute(mount_path: &str, dir: &str) -> String {
@@ -86,6 +106,7 @@ fn wanted(args: &Partial<'_, Args>) -> Result<MemoryConfig, String> {
     };
     Ok(MemoryConfig {
         dir: absolute(&text("mount.path")?, &text("dir")?),
+        mount: text("mount.path")?,
         remote: text("remote")?,
         host: text("host")?,
         canonical,
@@ -161,9 +182,7 @@ output("memory", memory.dir);"#;
             return Ok(Seen { status: None });
         };
         let status = cx.hosts().memory(instance, &config.dir).await?;
-        let standing =
-            |MemoryStatus { config, in_step, conflicts, files: _ }| Standing { config, in_step, conflicts };
-        Ok(Seen { status: status.map(standing) })
+        Ok(Seen { status: status.map(Standing::from) })
     }
 
     fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, _: Scope<'_>) -> Result<Decision, Refusal> {
@@ -189,9 +208,18 @@ output("memory", memory.dir);"#;
             Decision::new(Action::Update, "the host is configured otherwise", planned).changes(differing)
         } else if !status.in_step {
             Decision::new(Action::Update, "the last round did not end in step", planned)
+        } else if status.late {
+            Decision::new(Action::Update, "the last round is too long ago", planned)
         } else {
             Decision::no_op("the host keeps it in step", planned)
         };
+        let told = status.pending.iter().flat_map(|MemoryPending { push, pull, merge, remove }| {
+            [("push", push), ("pull", pull), ("merge", merge), ("remove", remove)]
+        });
+        let decision =
+            told.filter(|(_, names)| !names.is_empty()).fold(decision, |decision, (what, names)| {
+                decision.note(format!("to {what}: {}", names.join(", ")))
+            });
         Ok(match status.conflicts {
             0 => decision,
             count => {
@@ -203,6 +231,7 @@ output("memory", memory.dir);"#;
     async fn apply(&self, args: Args, _: Seen, cx: &ApplyContext<'_>) -> Result<Memory, ProviderError> {
         let config = MemoryConfig {
             dir: absolute(&args.mount.path, &args.dir),
+            mount: args.mount.path.clone(),
             remote: args.remote,
             host: args.host,
             canonical: args.canonical,

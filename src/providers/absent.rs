@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use super::error::ProviderError;
 use super::ports::{
     Answer, BlockUpload, Completion, DiskFile, Ec2, Ec2Read, Hosts, HostsRead, Image, ImageCopy,
-    ImageRequest, ImageUse, ImportRequest, ImportTask, Instance, MemoryConfig, MemoryStatus, MountReport,
-    MountRequest, ObjectPlace, Owned, Snapshot, SnapshotStart, Tags, Upload, UploadRead, Volume,
-    VolumeRequest, VolumeShape, Watch,
+    ImageRequest, ImageUse, ImportRequest, ImportTask, Instance, MemoryConfig, MemoryStatus, Modification,
+    MountReport, MountRequest, ObjectPlace, Owned, Snapshot, SnapshotRequest, SnapshotStart, Tags,
+    UnmountRequest, Upload, UploadRead, Volume, VolumeRequest, VolumeShape, Watch,
 };
 use crate::image::{BlockMap, Manifest};
 
@@ -37,6 +37,10 @@ impl HostsRead for Absent {
 impl Hosts for Absent {
     async fn mount(&self, _: &str, _: &str, _: &MountRequest) -> Answer<MountReport> {
         Err(absent("host mount"))
+    }
+
+    async fn unmount(&self, _: &str, _: &str, _: &UnmountRequest) -> Answer<()> {
+        Err(absent("host unmount"))
     }
 
     async fn keep_memory(&self, _: &str, _: &str, _: &MemoryConfig) -> Answer<MemoryStatus> {
@@ -97,6 +101,10 @@ impl Ec2Read for NoCloud {
         no_cloud()
     }
 
+    async fn modification(&self, _: &str) -> Answer<Modification> {
+        no_cloud()
+    }
+
     async fn instance(&self, _: &str) -> Answer<Option<Instance>> {
         no_cloud()
     }
@@ -141,6 +149,18 @@ impl Ec2 for NoCloud {
     }
 
     async fn attach_volume(&self, _: &str, _: &str) -> Answer<()> {
+        no_cloud()
+    }
+
+    async fn detach_volume(&self, _: &str, _: &str) -> Answer<()> {
+        no_cloud()
+    }
+
+    async fn delete_volume(&self, _: &str) -> Answer<()> {
+        no_cloud()
+    }
+
+    async fn create_snapshot(&self, _: &SnapshotRequest) -> Answer<String> {
         no_cloud()
     }
 

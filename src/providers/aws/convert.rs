@@ -32,6 +32,9 @@ pub(super) fn filter(name: &str, values: &[&str]) -> Filter {
     Filter::builder().name(name).set_values(Some(values)).build()
 }
 
+/// What EC2 has in the place of a volume where there was none: snapshots that were imported, copied or sent as blocks.
+const NO_VOLUME: &str = "vol-ffffffff";
+
 fn text(value: Option<&str>) -> String {
     value.unwrap_or_default().to_owned()
 }
@@ -75,6 +78,8 @@ pub(super) fn snapshot(snapshot: &ec2::Snapshot) -> Snapshot {
         state: text(snapshot.state().map(ec2::SnapshotState::as_str)),
         state_reason: snapshot.state_message().filter(|message| !message.is_empty()).map(str::to_owned),
         size: size(snapshot.volume_size()),
+        // EC2 names a volume that never was for snapshots that are of none.
+        volume_id: snapshot.volume_id().filter(|id| *id != NO_VOLUME).map(str::to_owned),
         kms_key: match snapshot.encrypted() {
             Some(true) => Some(text(snapshot.kms_key_id())),
             _ => None,
@@ -98,6 +103,7 @@ pub(super) fn volume(volume: &ec2::Volume) -> Volume {
         iops: count(volume.iops()),
         throughput: count(volume.throughput()),
         attached_to: held.and_then(|it| it.instance_id()).map(str::to_owned),
+        snapshot: volume.snapshot_id().filter(|id| !id.is_empty()).map(str::to_owned),
         tags: tags(volume.tags()),
         created: volume.create_time().map_or(0, DateTime::secs),
     }

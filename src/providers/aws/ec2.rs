@@ -12,7 +12,7 @@ use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{
     ArchitectureValues, BlockDeviceMapping, BootModeValues, EbsBlockDevice, Filter, ImageAttributeName,
     ImdsSupportValues, Instance as Ec2Instance, LaunchPermission, LaunchPermissionModifications,
-    PermissionGroup, Reservation, VolumeType,
+    PermissionGroup, Reservation, VolumeModificationState, VolumeType,
 };
 use aws_smithy_types::DateTime;
 
@@ -21,8 +21,8 @@ use super::convert::{self, filter, tag_filters, tag_list, tag_specification};
 use super::error::is_absent;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
-    Answer, Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Owned, Snapshot, TAG_FLEET,
-    TAG_HOST, TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
+    Answer, Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Modification, Owned, Snapshot,
+    SnapshotRequest, TAG_FLEET, TAG_HOST, TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
 };
 use crate::units::GiB;
 
@@ -278,6 +278,26 @@ impl Ec2Read for Regional {
         }
     }
 
+    async fn modification(&self, volume: &str) -> Answer<Modification> {
+        let found = self.client().await?.describe_volumes_modifications().volume_ids(volume).send().await;
+        let found = match found {
+            Ok(found) => found,
+            // That is how EC2 says that a volume was never changed.
+            Err(error) if is_absent(&error) => return Ok(Modification::Done),
+            Err(error) => return Err(self.session.failed("ec2 DescribeVolumesModifications", &error)),
+        };
+        let latest = found
+            .volumes_modifications()
+            .iter()
+            .max_by_key(|it| it.start_time().map(|time| (time.secs(), time.subsec_nanos())));
+        Ok(match latest.and_then(|it| it.modification_state()) {
+            Some(VolumeModificationState::Modifying) => Modification::Modifying,
+            Some(VolumeModificationState::Failed) => Modification::Failed,
+            // The new size is there while data is still being moved.
+            _ => Modification::Done,
+        })
+    }
+
     async fn instance(&self, id: &str) -> Answer<Option<Instance>> {
         match self.client().await?.describe_instances().instance_ids(id).send().await {
             Ok(found) => {
@@ -469,6 +489,50 @@ impl Ec2 for Regional {
             .await
             .map(|_| ())
             .map_err(|error| self.session.failed("ec2 AttachVolume", &error))
+    }
+
+    async fn detach_volume(&self, volume: &str, instance: &str) -> Answer<()> {
+        let held = self.volume(volume).await?.and_then(|it| it.attached_to);
+        if held.as_deref() != Some(instance) {
+            return Ok(());
+        }
+        // Without force: what the instance still writes would be lost.
+        let sent = self
+            .client()
+            .await?
+            .detach_volume()
+            .volume_id(volume)
+            .instance_id(instance)
+            .customize()
+            .config_override(once())
+            .send()
+            .await;
+        sent.map(|_| ()).map_err(|error| self.session.failed("ec2 DetachVolume", &error))
+    }
+
+    async fn delete_volume(&self, volume: &str) -> Answer<()> {
+        match self.client().await?.delete_volume().volume_id(volume).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
+            Err(error) => Err(self.session.failed("ec2 DeleteVolume", &error)),
+        }
+    }
+
+    async fn create_snapshot(&self, request: &SnapshotRequest) -> Answer<String> {
+        const OPERATION: &str = "ec2 CreateSnapshot";
+        let created = self
+            .client()
+            .await?
+            .create_snapshot()
+            .volume_id(&request.volume_id)
+            .description(&request.description)
+            .tag_specifications(tag_specification("snapshot", &request.tags))
+            .customize()
+            .config_override(once())
+            .send()
+            .await
+            .map_err(|error| self.session.failed(OPERATION, &error))?;
+        created.snapshot_id().map(str::to_owned).ok_or_else(|| no_id(OPERATION))
     }
 
     async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()> {

@@ -46,6 +46,9 @@ pub struct Snapshot {
     pub state_reason: Option<String>,
     /// The size of a volume made from it.
     pub size: GiB,
+    /// The volume it was made of, where it was made of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_id: Option<String>,
     /// The key it is encrypted with; nothing when it is not encrypted.
     pub kms_key: Option<String>,
     /// Its tags.
@@ -73,6 +76,9 @@ pub struct Volume {
     pub throughput: Option<u32>,
     /// The instance it is attached to.
     pub attached_to: Option<String>,
+    /// The snapshot it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// Its tags.
     pub tags: Tags,
     /// When it was made, seconds since the epoch.
@@ -202,6 +208,29 @@ pub struct VolumeShape {
     pub throughput: Option<u32>,
 }
 
+/// A snapshot of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotRequest {
+    /// The volume.
+    pub volume_id: String,
+    /// Shown in the console.
+    pub description: String,
+    /// Tags at creation.
+    pub tags: Tags,
+}
+
+/// How far a change of a volume's size or performance has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modification {
+    /// There is none, or it has its effect, though EC2 may still be moving data.
+    Done,
+    /// It has no effect yet.
+    Modifying,
+    /// It failed; the volume is as it was.
+    Failed,
+}
+
 /// Reading EC2.
 #[async_trait]
 pub trait Ec2Read: Send + Sync {
@@ -225,6 +254,8 @@ pub trait Ec2Read: Send + Sync {
     async fn volumes(&self, tags: &[(&str, &str)]) -> Answer<Vec<Volume>>;
     /// One volume.
     async fn volume(&self, id: &str) -> Answer<Option<Volume>>;
+    /// How far the latest change of a volume has come.
+    async fn modification(&self, volume: &str) -> Answer<Modification>;
     /// One instance.
     async fn instance(&self, id: &str) -> Answer<Option<Instance>>;
     /// Everything that carries the fleet's tag.
@@ -252,6 +283,12 @@ pub trait Ec2: Ec2Read {
     async fn create_volume(&self, token: &str, request: &VolumeRequest) -> Answer<String>;
     /// Attaches a volume. Takes no token: already attached there is a success.
     async fn attach_volume(&self, volume: &str, instance: &str) -> Answer<()>;
+    /// Detaches a volume from an instance, never by force. One that is not attached there is a success.
+    async fn detach_volume(&self, volume: &str, instance: &str) -> Answer<()>;
+    /// Deletes a volume. One that is gone is a success.
+    async fn delete_volume(&self, volume: &str) -> Answer<()>;
+    /// Begins a snapshot of a volume. Takes no token: whoever calls looks for one with its tags first. Returns its id.
+    async fn create_snapshot(&self, request: &SnapshotRequest) -> Answer<String>;
     /// Changes a volume's size and performance; never shrinks. Already so is a success.
     async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()>;
     /// Sets tags.

@@ -21,10 +21,14 @@ pub(crate) use super::error::ProviderError;
 
 pub use clock::Clock;
 pub use ec2::{
-    Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Owned, Snapshot, Volume, VolumeRequest,
-    VolumeShape,
+    Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Modification, Owned, Snapshot,
+    SnapshotRequest, Volume, VolumeRequest, VolumeShape,
 };
-pub use hosts::{Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest};
+pub use hosts::{
+    EfsSource, HOST_FORMAT, HOST_REPLY_LIMIT, HOST_SPEC_LIMIT, HostError, HostOutcome, HostReply, HostSpec,
+    Hosts, HostsRead, MemoryConfig, MemoryPending, MemoryRequest, MemoryStatus, MountReport, MountRequest,
+    MountSource, MountedRequest, UnmountRequest, VolumeSource,
+};
 pub use identity::Identity;
 pub use memory::{Condition, Listed, MemoryStore, Put, Stored};
 pub use nix::{BuiltImage, Derivation, ImageSource, Nix, NixRead, Work};
@@ -62,6 +66,10 @@ pub const TAG_CONTENT: &str = "clawd:content";
 pub const TAG_REVISION: &str = "clawd:revision";
 /// The tag that says whether a volume may be formatted.
 pub const TAG_STATE: &str = "clawd:state";
+/// The tag that names the volume a snapshot is of.
+pub const TAG_VOLUME: &str = "clawd:volume";
+/// The tag that counts the snapshots that were made when a volume was released.
+pub const TAG_RELEASE: &str = "clawd:release";
 /// The tag that names the snapshot an unfinished one was begun on, or `none`.
 pub const TAG_PARENT: &str = "clawd:parent";
 /// The tag that names the key a snapshot was asked to be encrypted with, or `default`.

@@ -9,6 +9,7 @@ mod builders;
 mod clock;
 pub(crate) mod disk;
 mod flake;
+mod hosts;
 mod memory;
 mod nix;
 mod progress;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::tool::{AT_ONCE, Ending, Said, Tool};
-use super::ports::{Answer, Clock, MemoryStore, Nix, Secrets, Tofu};
+use super::ports::{Answer, Clock, Hosts, MemoryStore, Nix, Secrets, Tofu};
 use crate::image::BlockMap;
 use crate::units::Bytes;
 
@@ -35,6 +36,17 @@ pub fn nix(place: Workplace) -> Arc<dyn Nix> {
 #[must_use]
 pub fn tofu(place: Workplace, surroundings: Surroundings) -> Arc<dyn Tofu> {
     Arc::new(tofu::TofuProcess::new(place, surroundings))
+}
+
+/// Hosts that this machine stands for: `clawd` runs what runs on them, `images` holds their volumes.
+#[must_use]
+pub fn hosts(
+    place: Workplace,
+    clawd: PathBuf,
+    images: PathBuf,
+    variables: Vec<(String, OsString)>,
+) -> Arc<dyn Hosts> {
+    Arc::new(hosts::LocalHosts::new(place, clawd, images, variables))
 }
 
 /// Secrets of this machine: its environment and the project's files.

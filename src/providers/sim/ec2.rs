@@ -1,4 +1,4 @@
-//! Simulated EC2 of one region: volumes and instances here, images and snapshots in `images`. Refuses what EC2
+//! Simulated EC2 of one region: the ports and instances here, images and snapshots in `images`, volumes in `volumes`. Refuses what EC2
 //! refuses, with EC2's error codes in the message: a duplicate AMI name, a volume attached elsewhere, another zone,
 //! a token with other parameters.
 //!
@@ -13,16 +13,14 @@ use serde::Serialize;
 use super::Sim;
 use super::images::{image_at, no_image, snapshot_at};
 use super::tables::{Draft, Record, Tables};
+use super::volumes::volume_at;
 use crate::digest::sha256_hex;
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
-    Answer, Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Owned, Snapshot, TAG_FLEET,
-    TAG_HOST, TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
+    Answer, Ec2, Ec2Read, Image, ImageCopy, ImageRequest, ImageUse, Instance, Modification, Owned, Snapshot,
+    SnapshotRequest, TAG_FLEET, TAG_HOST, TAG_STEP, Tags, Volume, VolumeRequest, VolumeShape,
 };
-use crate::units::{GiB, Seconds};
-
-/// How long a volume takes.
-const VOLUME_READY: Seconds = Seconds(8);
+use crate::units::GiB;
 
 /// An AMI that is always there, as public images are. It can be launched from; it is in no table.
 pub(super) const PUBLIC_AMI: &str = "ami-0123456789abcdef0";
@@ -74,29 +72,6 @@ pub(super) fn instance_at(record: &Record, now: i64) -> Option<Instance> {
         None => row.state.as_str(),
     };
     Some(Instance { state: state.to_owned(), ..row.clone() })
-}
-
-pub(super) fn volume_at(tables: &Tables, record: &Record, now: i64) -> Option<Volume> {
-    let Record::Volume { row, ready_at, .. } = record else {
-        return None;
-    };
-    let mut volume = row.clone();
-    let holder_gone = |id: &String| {
-        tables
-            .get("instance", id)
-            .and_then(|record| instance_at(record, now))
-            .is_none_or(|it| it.state == "terminated")
-    };
-    if volume.attached_to.as_ref().is_some_and(holder_gone) {
-        volume.attached_to = None;
-    }
-    volume.state = match &volume.attached_to {
-        Some(_) => "in-use",
-        None if now < *ready_at => "creating",
-        None => "available",
-    }
-    .to_owned();
-    Some(volume)
 }
 
 fn carries(tags: &Tags, wanted: &[(&str, &str)]) -> bool {
@@ -234,6 +209,11 @@ impl Ec2Read for Ec2Sim {
             .read(|tables| self.find(tables, "volume", id).and_then(|record| volume_at(tables, record, now))))
     }
 
+    async fn modification(&self, _: &str) -> Answer<Modification> {
+        self.sim.faults.read("ec2 DescribeVolumesModifications")?;
+        Ok(Modification::Done)
+    }
+
     async fn instance(&self, id: &str) -> Answer<Option<Instance>> {
         self.sim.faults.read("ec2 DescribeInstances")?;
         let now = self.sim.now();
@@ -309,105 +289,27 @@ impl Ec2 for Ec2Sim {
     }
 
     async fn create_volume(&self, token: &str, request: &VolumeRequest) -> Answer<String> {
-        const OPERATION: &str = "ec2 CreateVolume";
-        if !self.region.is_empty() {
-            let message = format!("UnsupportedOperation: simulated volumes are in {} only", self.sim.home);
-            return Err(refuse(OPERATION, message));
-        }
-        self.sim.faults.write(OPERATION, || {
-            self.sim.world.commit(self.sim.now(), |draft| {
-                under_token(draft, OPERATION, token, request, |draft| {
-                    let id = draft.fresh_id("vol");
-                    draft.put(Record::Volume {
-                        row: Volume {
-                            id: id.clone(),
-                            zone: request.zone.clone(),
-                            size: request.size,
-                            kind: request.kind.clone(),
-                            iops: request.iops,
-                            throughput: request.throughput,
-                            state: "creating".to_owned(),
-                            attached_to: None,
-                            tags: request.tags.clone(),
-                            created: self.sim.now(),
-                        },
-                        ready_at: self.sim.ready_after(VOLUME_READY),
-                        content: None,
-                    });
-                    Ok(id)
-                })
-            })
-        })
+        self.create_disk(token, request)
     }
 
     async fn attach_volume(&self, volume: &str, instance: &str) -> Answer<()> {
-        const OPERATION: &str = "ec2 AttachVolume";
-        let now = self.sim.now();
-        self.sim.faults.write(OPERATION, || {
-            self.sim.world.commit(now, |draft| {
-                let tables = draft.tables();
-                let record = self
-                    .find(tables, "volume", volume)
-                    .ok_or_else(|| refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}")))?;
-                let there = volume_at(tables, record, now)
-                    .ok_or_else(|| refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}")))?;
-                let host = self
-                    .find(tables, "instance", instance)
-                    .and_then(|record| instance_at(record, now))
-                    .ok_or_else(|| refuse(OPERATION, format!("InvalidInstanceID.NotFound: {instance}")))?;
-                match (there.attached_to.as_deref(), there.state.as_str()) {
-                    (Some(holder), _) if holder == instance => return Ok(()),
-                    (Some(holder), _) => {
-                        return Err(refuse(
-                            OPERATION,
-                            format!("VolumeInUse: {volume} is already attached to {holder}"),
-                        ));
-                    }
-                    (None, "available") => {}
-                    (None, state) => {
-                        return Err(refuse(OPERATION, format!("IncorrectState: {volume} is {state}")));
-                    }
-                }
-                if host.state != "running" {
-                    return Err(refuse(OPERATION, format!("IncorrectState: {instance} is {}", host.state)));
-                }
-                if host.zone != there.zone {
-                    let message = format!(
-                        "InvalidVolume.ZoneMismatch: {volume} is in {}, {instance} in {}",
-                        there.zone, host.zone
-                    );
-                    return Err(refuse(OPERATION, message));
-                }
-                if let Record::Volume { row, ready_at, content } = record.clone() {
-                    let row = Volume { attached_to: Some(instance.to_owned()), ..row };
-                    draft.put(Record::Volume { row, ready_at, content });
-                }
-                Ok(())
-            })
-        })
+        self.attach(volume, instance)
+    }
+
+    async fn detach_volume(&self, volume: &str, instance: &str) -> Answer<()> {
+        self.detach(volume, instance)
+    }
+
+    async fn delete_volume(&self, volume: &str) -> Answer<()> {
+        self.delete_disk(volume)
+    }
+
+    async fn create_snapshot(&self, request: &SnapshotRequest) -> Answer<String> {
+        self.snapshot_of(request)
     }
 
     async fn modify_volume(&self, volume: &str, wanted: &VolumeShape) -> Answer<()> {
-        const OPERATION: &str = "ec2 ModifyVolume";
-        let VolumeShape { size, kind, iops, throughput } = wanted.clone();
-        self.sim.faults.write(OPERATION, || {
-            self.sim.world.commit(self.sim.now(), |draft| {
-                match self.find(draft.tables(), "volume", volume).cloned() {
-                    Some(Record::Volume { row, .. }) if row.size > size => {
-                        let message =
-                            format!("InvalidParameterValue: {volume} has {}, {size} is smaller", row.size);
-                        Err(refuse(OPERATION, message))
-                    }
-                    Some(Record::Volume { row, ready_at, content }) => {
-                        let (iops, throughput) = (iops.or(row.iops), throughput.or(row.throughput));
-                        let row = Volume { size, kind, iops, throughput, ..row };
-                        draft.put(Record::Volume { row, ready_at, content });
-                        Ok(())
-                    }
-                    _ => Err(refuse(OPERATION, format!("InvalidVolume.NotFound: {volume}"))),
-                }
-            })
-        })
+        self.modify(volume, wanted)
     }
 
     async fn tag(&self, id: &str, tags: &Tags) -> Answer<()> {

@@ -4,12 +4,15 @@
 use async_trait::async_trait;
 
 use super::Sim;
-use super::ec2::{instance_at, volume_at};
-use super::tables::{Content, Draft, Record};
+use super::ec2::instance_at;
+use super::tables::{Content, Draft, Record, Removable};
+use super::volumes::volume_at;
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{
-    Answer, Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest,
+    Answer, Hosts, HostsRead, MemoryConfig, MemoryStatus, MountReport, MountRequest, MountSource,
+    UnmountRequest, VolumeSource,
 };
+use crate::units::GiB;
 
 /// Files a fresh memory directory has: the sentinel and the index.
 const FRESH_FILES: u32 = 2;
@@ -22,6 +25,44 @@ fn reachable(draft: &Draft<'_>, operation: &'static str, instance: &str, now: i6
         }
         None => Err(ProviderError::permanent(operation, format!("{instance} does not exist"))),
     }
+}
+
+/// What is on an attached volume; a file system is made where that is allowed and nothing is on it.
+fn on_volume(
+    draft: &mut Draft<'_>,
+    instance: &str,
+    source: &VolumeSource,
+    now: i64,
+) -> Answer<(Content, GiB)> {
+    const OPERATION: &str = "host mount";
+    let VolumeSource { id, fs, may_format, .. } = source;
+    let no_device = || ProviderError::permanent(OPERATION, format!("no device bears the serial of {id}"));
+    let tables = draft.tables();
+    let record = tables.get("volume", id).cloned().ok_or_else(no_device)?;
+    if volume_at(tables, &record, now).and_then(|volume| volume.attached_to).as_deref() != Some(instance) {
+        return Err(no_device());
+    }
+    let Record::Volume { row, ready_at, content } = record else {
+        return Err(no_device());
+    };
+    let content = match content {
+        Some(content) if content.fs == *fs => content,
+        Some(content) => {
+            let message = format!("{id} holds {}, not {fs}: it is not formatted anew", content.fs);
+            return Err(
+                ProviderError::refused(OPERATION, message).help("give the step the file system it has")
+            );
+        }
+        None if *may_format => Content { fs: fs.clone(), uuid: draft.fresh_id("uuid") },
+        None => {
+            let message = format!("{id} has no file system, and its tag does not say that it is blank");
+            return Err(ProviderError::refused(OPERATION, message)
+                .help("look at the volume; if it is empty, tag it clawd:state=blank"));
+        }
+    };
+    let size = row.size;
+    draft.put(Record::Volume { row, ready_at, content: Some(content.clone()) });
+    Ok((content, size))
 }
 
 #[async_trait]
@@ -53,59 +94,52 @@ impl Hosts for Sim {
         self.faults.write(OPERATION, || {
             self.world.commit(now, |draft| {
                 reachable(draft, OPERATION, instance, now)?;
-                let tables = draft.tables();
-                let id = &request.volume_id;
-                let no_device =
-                    || ProviderError::permanent(OPERATION, format!("no device bears the serial of {id}"));
-                let record = tables.get("volume", id).cloned().ok_or_else(no_device)?;
-                if volume_at(tables, &record, now).and_then(|volume| volume.attached_to).as_deref()
-                    != Some(instance)
-                {
-                    return Err(no_device());
-                }
-                let Record::Volume { row, ready_at, content } = record else {
-                    return Err(no_device());
-                };
                 let key = format!("{instance}#{}", request.path);
-                if let Some(Record::Mount { row: mounted, .. }) = tables.get("mount", &key)
-                    && mounted.volume_id != *id
+                if let Some(Record::Mount { row: mounted, .. }) = draft.tables().get("mount", &key)
+                    && mounted.source != request.source.id()
                 {
-                    let message = format!("{} is the mount of {}", request.path, mounted.volume_id);
+                    let message = format!("{} is the mount of {}", request.path, mounted.source);
                     return Err(ProviderError::refused(OPERATION, message));
                 }
-                let content = match content {
-                    Some(content) if content.fs == request.fs => content,
-                    Some(content) => {
-                        let message = format!(
-                            "{id} holds {}, not {}: it is not formatted anew",
-                            content.fs, request.fs
-                        );
-                        return Err(ProviderError::refused(OPERATION, message)
-                            .help("give the step the file system it has"));
-                    }
-                    None if request.may_format => {
-                        Content { fs: request.fs.clone(), uuid: draft.fresh_id("uuid") }
-                    }
-                    None => {
-                        let message =
-                            format!("{id} has no file system, and its tag does not say that it is blank");
-                        return Err(ProviderError::refused(OPERATION, message)
-                            .help("look at the volume; if it is empty, tag it clawd:state=blank"));
-                    }
+                let (content, size) = match &request.source {
+                    MountSource::Volume(source) => on_volume(draft, instance, source, now)?,
+                    // There is nothing to make: the file system is the stack's.
+                    MountSource::Efs(_) => (Content { fs: "efs".to_owned(), uuid: String::new() }, GiB(0)),
                 };
                 let report = MountReport {
-                    volume_id: id.clone(),
+                    source: request.source.id().to_owned(),
                     path: request.path.clone(),
                     fs: content.fs.clone(),
                     uuid: content.uuid.clone(),
                     owner: request.owner.clone(),
                     group: request.group.clone(),
                     mode: request.mode.clone(),
-                    size: row.size,
+                    size,
                 };
-                draft.put(Record::Volume { row, ready_at, content: Some(content) });
                 draft.put(Record::Mount { instance: instance.to_owned(), row: report.clone() });
                 Ok(report)
+            })
+        })
+    }
+
+    async fn unmount(&self, _token: &str, instance: &str, request: &UnmountRequest) -> Answer<()> {
+        const OPERATION: &str = "host unmount";
+        let now = self.now();
+        self.faults.write(OPERATION, || {
+            self.world.commit(now, |draft| {
+                reachable(draft, OPERATION, instance, now)?;
+                let key = format!("{instance}#{}", request.path);
+                match draft.tables().get("mount", &key) {
+                    None => Ok(()),
+                    Some(Record::Mount { row, .. }) if row.source != request.volume_id => {
+                        let message = format!("{} is the mount of {}", request.path, row.source);
+                        Err(ProviderError::refused(OPERATION, message))
+                    }
+                    Some(_) => {
+                        draft.put(Record::Gone { of: Removable::Mount, key });
+                        Ok(())
+                    }
+                }
             })
         })
     }
@@ -117,13 +151,12 @@ impl Hosts for Sim {
             self.world.commit(now, |draft| {
                 reachable(draft, OPERATION, instance, now)?;
                 let key = format!("{instance}#");
-                let mounted = draft.tables().with_prefix("mount", &key).any(|record| match record {
-                    Record::Mount { row, .. } => {
-                        config.dir.starts_with(&format!("{}/", row.path.trim_end_matches('/')))
-                    }
-                    _ => false,
-                });
-                if !mounted {
+                let below = config.dir.starts_with(&format!("{}/", config.mount.trim_end_matches('/')));
+                let mounted = draft
+                    .tables()
+                    .with_prefix("mount", &key)
+                    .any(|record| matches!(record, Record::Mount { row, .. } if row.path == config.mount));
+                if !mounted || !below {
                     let message = format!("{} lies on no mounted volume", config.dir);
                     return Err(ProviderError::refused(OPERATION, message)
                         .help("an unmounted directory must not read as \"everything deleted\": mount the volume first"));
@@ -133,7 +166,15 @@ impl Hosts for Sim {
                     Some(Record::Memory { row, .. }) => row.files,
                     _ => FRESH_FILES,
                 };
-                let status = MemoryStatus { config: config.clone(), in_step: true, conflicts: 0, files };
+                // The simulator's rounds end in step, and its watching hosts stay so: there is no age to tell.
+                let status = MemoryStatus {
+                    config: config.clone(),
+                    in_step: true,
+                    age: None,
+                    conflicts: 0,
+                    files,
+                    pending: None,
+                };
                 draft.put(Record::Memory { instance: instance.to_owned(), row: status.clone() });
                 Ok(status)
             })

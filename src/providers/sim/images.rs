@@ -32,7 +32,7 @@ pub(super) fn no_image(operation: &'static str, id: &str) -> ProviderError {
     refuse(operation, format!("InvalidAMIID.NotFound: {id}"))
 }
 
-fn no_snapshot(operation: &'static str, id: &str) -> ProviderError {
+pub(super) fn no_snapshot(operation: &'static str, id: &str) -> ProviderError {
     refuse(operation, format!("InvalidSnapshot.NotFound: {id}"))
 }
 
@@ -117,7 +117,8 @@ impl Ec2Sim {
                         created: now,
                         ..snapshot
                     };
-                    draft.put(Record::Snapshot { row, ready_at, region: self.region.clone(), upload: None });
+                    let region = self.region.clone();
+                    draft.put(Record::Snapshot { row, ready_at, region, upload: None, content: None });
                     let row = Image {
                         id: id.clone(),
                         name: request.name.clone(),

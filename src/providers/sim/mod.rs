@@ -14,6 +14,7 @@ mod nix;
 mod tables;
 mod tofu;
 mod upload;
+mod volumes;
 mod world;
 
 use std::collections::HashMap;

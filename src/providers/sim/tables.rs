@@ -35,6 +35,9 @@ pub(super) enum Record {
         /// What was put into one that is not complete yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         upload: Option<Sent>,
+        /// What was on the volume it is of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<Content>,
     },
     Volume {
         row: Volume,
@@ -97,6 +100,8 @@ pub(super) enum Removable {
     Image,
     Snapshot,
     Object,
+    Volume,
+    Mount,
 }
 
 /// What was put into a snapshot so far.
@@ -144,6 +149,8 @@ impl Removable {
             Self::Image => "image",
             Self::Snapshot => "snapshot",
             Self::Object => "object",
+            Self::Volume => "volume",
+            Self::Mount => "mount",
         }
     }
 }
@@ -229,7 +236,7 @@ impl Record {
             }
             Self::Store { row, .. } => row.size.to_string(),
             Self::Stack { row, .. } => format!("serial {}, {} resources", row.serial, row.resources.len()),
-            Self::Mount { row, .. } => format!("{} {}", row.volume_id, row.fs),
+            Self::Mount { row, .. } => format!("{} {}", row.source, row.fs),
             Self::Memory { row, .. } => format!("{}, {} files", row.config.remote, row.files),
             Self::Object { size, .. } => size.to_string(),
             Self::Task { row, .. } => {

@@ -121,12 +121,18 @@ impl Sim {
         self.faults.write(OPERATION, || {
             self.world.commit(self.now(), |draft| {
                 let found = home_snapshot(draft.tables(), snapshot).cloned();
-                let Some(Record::Snapshot { row, ready_at, region, upload: Some(sent) }) = found else {
+                let Some(Record::Snapshot { row, ready_at, region, upload: Some(sent), .. }) = found else {
                     let message = format!("ValidationException: the snapshot {snapshot} is not pending");
                     return Err(refuse(OPERATION, message));
                 };
                 let blocks = put_so_far(OPERATION, &sent)?.union(batch).to_string();
-                draft.put(Record::Snapshot { row, ready_at, region, upload: Some(Sent { blocks }) });
+                draft.put(Record::Snapshot {
+                    row,
+                    ready_at,
+                    region,
+                    upload: Some(Sent { blocks }),
+                    content: None,
+                });
                 Ok(())
             })
         })
@@ -176,6 +182,7 @@ impl Upload for Sim {
                             state: "pending".to_owned(),
                             state_reason: None,
                             size: request.size,
+                            volume_id: None,
                             kms_key,
                             tags: request.tags.clone(),
                             created: now,
@@ -183,6 +190,7 @@ impl Upload for Sim {
                         ready_at: i64::MAX,
                         region: String::new(),
                         upload: Some(Sent::default()),
+                        content: None,
                     });
                     Ok(id)
                 })
@@ -229,7 +237,7 @@ impl Upload for Sim {
                     }
                     // The checksum stands unverified: there are no bytes to compute it from.
                     let ready_at = self.ready_after(SNAPSHOT_READY);
-                    draft.put(Record::Snapshot { row, ready_at, region, upload: None });
+                    draft.put(Record::Snapshot { row, ready_at, region, upload: None, content: None });
                     Ok(())
                 }
                 _ => {
@@ -316,12 +324,13 @@ impl Upload for Sim {
                         state: "pending".to_owned(),
                         state_reason: None,
                         size,
+                        volume_id: None,
                         kms_key: request.kms_key.clone(),
                         // The request's tags are the task's.
                         tags: Tags::new(),
                         created: self.now(),
                     };
-                    draft.put(Record::Snapshot { row, ready_at, region: String::new(), upload: None });
+                    draft.put(Record::Snapshot { row, ready_at, region: String::new(), upload: None, content: None });
                     let row = ImportTask {
                         id: id.clone(),
                         state: "active".to_owned(),

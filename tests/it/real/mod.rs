@@ -6,6 +6,7 @@ mod bootstrap;
 mod contract;
 mod faults;
 mod image;
+mod memory_plan;
 mod memory_s3;
 mod modules;
 mod moto;
@@ -22,6 +23,7 @@ mod stack_s3;
 mod stack_secrets;
 mod stacks;
 mod upload;
+mod volumes;
 
 pub(crate) use moto::Moto;
 pub(crate) use project::RealProject;

@@ -1,0 +1,308 @@
+//! `release_volume`: takes a data volume from its host: unmounts and detaches it, makes a snapshot of it, and deletes it where that
+//! is asked for. Each part is a change of its own; only the deletion destroys, and it counts as that.
+//!
+//! Rules: nothing in use is unmounted or detached by force; the snapshot is complete before the volume goes. A release is counted in
+//! the volume's tag before it begins and its snapshot carries the number, so that a run that broke off is gone on with, and a
+//! snapshot of an earlier release is never taken for this one's.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::context::{ApplyContext, ObserveContext, Scope};
+use super::mount_volume::{Activate, MountVolume};
+use super::partial::Partial;
+use super::primitive::{Port, Primitive, Refusal};
+use super::volume::{POLL, RELEASED, RELEASING, is_alive, mark, of_step, only, state, tag, take_away};
+use crate::plan::{Action, Change, Decision, Effect};
+use crate::providers::ProviderError;
+use crate::providers::ports::{
+    Instance, MountReport, Snapshot, SnapshotRequest, TAG_FLEET, TAG_HOST, TAG_RELEASE, TAG_STEP, TAG_VOLUME,
+    Volume,
+};
+use crate::value::Value;
+
+/// Takes a volume from its host.
+pub(super) struct ReleaseVolume;
+
+fn default_snapshot() -> bool {
+    true
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Args {
+    /// The host that the volume belongs to.
+    host: String,
+    /// The name of the `mount_volume` step that made it; the step's own name when not given.
+    of: Option<String>,
+    /// The volume itself, `vol-...`, where no step made it.
+    volume: Option<String>,
+    /// Where it is mounted.
+    #[schemars(regex(pattern = r"^/[A-Za-z0-9._/\-]*$"))]
+    path: String,
+    /// Who mounts there.
+    #[serde(default)]
+    activate: Activate,
+    /// Make a snapshot once it is detached.
+    #[serde(default = "default_snapshot")]
+    snapshot: bool,
+    /// Delete the volume afterwards.
+    #[serde(default)]
+    delete: bool,
+}
+
+/// A volume that was taken from its host.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "Released", extend("x-clawd-step" = "release_volume"))]
+pub(super) struct Released {
+    /// `vol-...`; null when there is none any more, and there is no snapshot that names it.
+    pub(super) volume_id: Option<String>,
+    /// `snap-...`; null when none was asked for, or there never was a volume.
+    pub(super) snapshot_id: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Seen {
+    volume: Option<Volume>,
+    /// The instance it is attached to.
+    holder: Option<Instance>,
+    mounted: Option<MountReport>,
+    /// Snapshots that releases of this step's made, oldest first.
+    snapshots: Vec<Snapshot>,
+}
+
+/// The step that made the volume.
+fn made_by(args: &Partial<'_, Args>, scope: Scope<'_>) -> String {
+    let own = scope.step.as_str().split_once('.').map_or("", |(_, name)| name);
+    format!("{}.{}", MountVolume::NAME, args.str("of").unwrap_or(own))
+}
+
+fn asks(args: &Partial<'_, Args>, key: &str, default: bool) -> bool {
+    match args.get(key) {
+        Some(Value::Bool(it)) => *it,
+        _ => default,
+    }
+}
+
+impl Seen {
+    /// The number of the release that is going on, or of the next one.
+    fn number(&self) -> usize {
+        let going_on = self.volume.as_ref().and_then(|volume| state(volume).strip_prefix(RELEASING));
+        going_on.and_then(|number| number.parse().ok()).unwrap_or(self.highest() + 1)
+    }
+
+    /// The number of the last release that came to its snapshot.
+    fn highest(&self) -> usize {
+        let numbers = self.snapshots.iter().filter_map(|it| it.tags.get(TAG_RELEASE)?.parse().ok());
+        numbers.max().unwrap_or(0)
+    }
+
+    /// The snapshot of a release.
+    fn snapshot(&self, number: usize) -> Option<&Snapshot> {
+        let number = number.to_string();
+        self.snapshots.iter().find(|it| it.tags.get(TAG_RELEASE) == Some(&number) && it.state != "error")
+    }
+
+    /// The snapshot of the release that has ended.
+    fn latest(&self) -> Option<&Snapshot> {
+        self.snapshot(self.highest())
+    }
+}
+
+impl Primitive for ReleaseVolume {
+    const NAME: &'static str = "release_volume";
+    const SUMMARY: &'static str =
+        "Takes a data volume from its host: unmounts, detaches, makes a snapshot, deletes when asked to.";
+    const EXAMPLE: &'static str = r#"let released = release_volume("CLAWDINATOR-1", #{
+    host: "CLAWDINATOR-1",
+    path: "/var/lib/clawd",
+    snapshot: true,
+});
+output("snapshot", released.snapshot_id);"#;
+    const IAM: &'static [&'static str] = &[
+        "ec2:CreateSnapshot",
+        "ec2:CreateTags",
+        "ec2:DeleteVolume",
+        "ec2:DescribeInstances",
+        "ec2:DescribeSnapshots",
+        "ec2:DescribeVolumes",
+        "ec2:DetachVolume",
+        "ssm:GetCommandInvocation",
+        "ssm:SendCommand",
+    ];
+    const PORT: Port = Port::Ec2;
+    type Args = Args;
+    type Outputs = Released;
+    type Seen = Seen;
+
+    fn needs(args: &Partial<'_, Args>, action: &str) -> bool {
+        match action {
+            "ec2:DeleteVolume" => asks(args, "delete", false),
+            "ec2:CreateSnapshot" => asks(args, "snapshot", default_snapshot()),
+            _ => true,
+        }
+    }
+
+    async fn observe(
+        &self,
+        args: &Partial<'_, Args>,
+        cx: &ObserveContext<'_>,
+    ) -> Result<Seen, ProviderError> {
+        let scope = cx.scope();
+        let step = made_by(args, scope);
+        let volume = match (args.str("volume"), args.str("host")) {
+            (Some(id), _) => cx.ec2().volume(id).await?.filter(is_alive),
+            (None, Some(host)) => only(of_step(cx.ec2(), scope, &step, host).await?, &step)?,
+            (None, None) => None,
+        };
+        let tags = [(TAG_FLEET, scope.target.fleet.as_str()), (TAG_STEP, scope.step.as_str())];
+        let mut snapshots = cx.ec2().snapshots(&tags).await?;
+        // Numbers count within one volume.
+        if let Some(volume) = &volume {
+            snapshots.retain(|it| it.tags.get(TAG_VOLUME) == Some(&volume.id));
+        }
+        snapshots.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        let holder = match volume.as_ref().and_then(|volume| volume.attached_to.as_deref()) {
+            Some(id) => cx.ec2().instance(id).await?,
+            None => None,
+        };
+        let mounted = match (&holder, args.str("path")) {
+            // One that does not run has nothing mounted.
+            (Some(holder), Some(path)) if holder.state == "running" => {
+                cx.hosts().mounted(&holder.id, path).await?
+            }
+            _ => None,
+        };
+        Ok(Seen { volume, holder, mounted, snapshots })
+    }
+
+    fn decide(&self, args: &Partial<'_, Args>, seen: &Seen, _: Scope<'_>) -> Result<Decision, Refusal> {
+        if args.str("host").is_none() {
+            return Ok(Decision::unknown("host is not known yet"));
+        }
+        let (wants_snapshot, deletes) =
+            (asks(args, "snapshot", default_snapshot()), asks(args, "delete", false));
+        let id = |snapshot: Option<&Snapshot>| snapshot.map_or(Value::Null, |it| it.id.as_str().into());
+        let Some(volume) = &seen.volume else {
+            let latest = seen.snapshots.last();
+            let was =
+                latest.and_then(|it| it.tags.get(TAG_VOLUME)).map_or(Value::Null, |it| it.as_str().into());
+            let planned = Value::map([("volume_id", was), ("snapshot_id", id(latest))]);
+            return Ok(Decision::no_op("there is no such volume any more", planned));
+        };
+        let done = state(volume) == RELEASED && volume.attached_to.is_none();
+        let snapshot = if done { seen.latest() } else { seen.snapshot(seen.number()) };
+        let mut changes = Vec::new();
+        if let Some(mounted) = seen.mounted.as_ref().filter(|it| it.source == volume.id) {
+            changes.push(Change::write("mount", mounted.path.as_str().into(), Value::Null));
+        }
+        if let Some(holder) = &volume.attached_to {
+            changes.push(Change::write("instance", holder.as_str().into(), Value::Null));
+        }
+        let is_complete = snapshot.is_some_and(|it| it.state == "completed");
+        if wants_snapshot && !is_complete {
+            changes.push(Change::write("snapshot", id(snapshot), Value::Unknown));
+        }
+        if deletes {
+            let (before, after) = (volume.id.as_str().into(), Value::Null);
+            changes.push(Change { path: "volume".into(), before, after, effect: Effect::Destroy });
+        }
+        let snapshot_id = match (wants_snapshot, is_complete) {
+            (false, _) => Value::Null,
+            (true, true) => id(snapshot),
+            (true, false) => Value::Unknown,
+        };
+        let planned = Value::map([("volume_id", volume.id.as_str().into()), ("snapshot_id", snapshot_id)]);
+        let decision = match (changes.is_empty(), deletes) {
+            (true, _) if done => return Ok(Decision::no_op(format!("{} is released", volume.id), planned)),
+            (true, _) => {
+                Decision::new(Action::Update, format!("{} is not marked as released", volume.id), planned)
+            }
+            (false, true) => {
+                Decision::new(Action::Destroy, format!("{} is to be deleted", volume.id), planned)
+            }
+            (false, false) => {
+                Decision::new(Action::Update, format!("{} is to be released", volume.id), planned)
+            }
+        };
+        let decision = decision.changes(changes);
+        Ok(match deletes && !wants_snapshot {
+            true => decision.note(format!("data loss: {} goes without a snapshot", volume.id)),
+            false => decision,
+        })
+    }
+
+    async fn apply(&self, args: Args, seen: Seen, cx: &ApplyContext<'_>) -> Result<Released, ProviderError> {
+        let number = seen.number();
+        let Some(volume) = &seen.volume else {
+            let latest = seen.snapshots.last();
+            let volume_id = latest.and_then(|it| it.tags.get(TAG_VOLUME).cloned());
+            return Ok(Released { volume_id, snapshot_id: latest.map(|it| it.id.clone()) });
+        };
+        let mut snapshot =
+            if state(volume) == RELEASED { seen.latest() } else { seen.snapshot(number) }.cloned();
+        if volume.attached_to.is_some() || (args.snapshot && snapshot.is_none()) {
+            // Before anything moves: a run that breaks off from here on is gone on with under the same number.
+            tag("CreateTags releasing", &volume.id, &mark(format!("{RELEASING}{number}")), cx).await?;
+            snapshot = seen.snapshot(number).cloned();
+        }
+        take_away(volume, seen.mounted.as_ref(), args.activate.as_str(), cx).await?;
+        let snapshot_id = match args.snapshot {
+            true => Some(complete(&args, volume, snapshot, number, cx).await?),
+            false => None,
+        };
+        if args.delete {
+            cx.progress(&format!("deleting {}", volume.id));
+            cx.effect("DeleteVolume", &volume.id, |_| cx.ec2().delete_volume(&volume.id)).await?;
+        } else {
+            tag("CreateTags released", &volume.id, &mark(RELEASED), cx).await?;
+        }
+        Ok(Released { volume_id: Some(volume.id.clone()), snapshot_id })
+    }
+}
+
+/// The completed snapshot of a release.
+async fn complete(
+    args: &Args,
+    volume: &Volume,
+    found: Option<Snapshot>,
+    number: usize,
+    cx: &ApplyContext<'_>,
+) -> Result<String, ProviderError> {
+    let id = match found {
+        Some(snapshot) => snapshot.id,
+        None => {
+            let mut tags = cx.owner_tags();
+            tags.insert(TAG_HOST.to_owned(), args.host.clone());
+            tags.insert(TAG_VOLUME.to_owned(), volume.id.clone());
+            tags.insert(TAG_RELEASE.to_owned(), number.to_string());
+            let description = format!("{} of {}, released", volume.id, args.host);
+            let request = SnapshotRequest { volume_id: volume.id.clone(), description, tags };
+            cx.progress(&format!("making a snapshot of {}", volume.id));
+            cx.effect("CreateSnapshot", &request, |_| begin(&request, cx)).await?
+        }
+    };
+    loop {
+        let snapshot = cx.ec2().snapshot(&id).await?;
+        match snapshot.as_ref().map(|it| it.state.as_str()) {
+            Some("completed") => return Ok(id),
+            Some("error") => {
+                let why = snapshot.and_then(|it| it.state_reason).unwrap_or_default();
+                return Err(ProviderError::permanent("ec2 CreateSnapshot", format!("{id} failed: {why}"))
+                    .help("run again: it makes another; the volume is as it was"));
+            }
+            _ => cx.sleep(POLL).await?,
+        }
+    }
+}
+
+/// Begins a snapshot, unless an earlier try did: the call takes no token.
+async fn begin(request: &SnapshotRequest, cx: &ApplyContext<'_>) -> Result<String, ProviderError> {
+    let tags: Vec<(&str, &str)> =
+        request.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let found = cx.ec2().snapshots(&tags).await?.into_iter().find(|it| it.state != "error");
+    match found {
+        Some(snapshot) => Ok(snapshot.id),
+        None => cx.ec2().create_snapshot(request).await,
+    }
+}
