@@ -14,7 +14,7 @@ use super::terminal::Terminal;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::host::answers::{self, Answers};
 use crate::host::keep::Keeper;
-use crate::host::volume::Disks;
+use crate::host::volume::{Disks, Programs};
 use crate::providers::ports::{
     HOST_FORMAT, HOST_REPLY_LIMIT, HOST_SPEC_LIMIT, HostError, HostOutcome, HostReply, HostSpec,
     MemoryConfig, MemoryRequest, MemoryStatus, MountReport, MountRequest, MountedRequest, UnmountRequest,
@@ -59,7 +59,8 @@ struct SpecArgs {
 }
 
 pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
-    let disks = Disks { images: args.images.clone() };
+    let programs = Programs { path: std::env::var("PATH").unwrap_or_default() };
+    let disks = Disks { images: args.images.clone(), programs: programs.clone() };
     match &args.command {
         Command::Mount(spec) => answer(spec, terminal, |spec: &HostSpec<MountRequest>| {
             once(
@@ -77,23 +78,23 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
             answer(spec, terminal, |spec: &HostSpec<MountedRequest>| disks.mounted(&spec.request.path))
         }
         Command::Memory(spec) => {
-            let keeper = keeper()?;
+            let keeper = keeper(programs)?;
             // A round is never answered from what was: it is one more round.
             answer(spec, terminal, |spec: &HostSpec<MemoryConfig>| {
                 once(&args.run, spec, |_: &MemoryStatus| false, || keeper.keep(&spec.request))
             })
         }
         Command::MemoryStatus(spec) => {
-            let keeper = keeper()?;
+            let keeper = keeper(programs)?;
             answer(spec, terminal, |spec: &HostSpec<MemoryRequest>| keeper.status(&spec.request.dir))
         }
     }
 }
 
 /// Whoever runs `clawd memory`: this very program.
-fn keeper() -> Result<Keeper, Diagnostic> {
+fn keeper(programs: Programs) -> Result<Keeper, Diagnostic> {
     let clawd = std::env::current_exe();
-    clawd.map(|clawd| Keeper { clawd }).map_err(|error| {
+    clawd.map(|clawd| Keeper { clawd, programs }).map_err(|error| {
         Diagnostic::error(Code::StateUnwritable, format!("clawd does not know where it lies: {error}"))
     })
 }

@@ -6,21 +6,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Outcome;
 use super::exit::Exit;
 use super::terminal::Terminal;
 use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::host::memory::{Expected, Memory, MemoryError, Report, Shrinking, Wanted, Written};
+use crate::host::memory::{
+    Expected, Memory, MemoryError, Published, Report, Shrinking, Told, Wanted, Written, keep_in_step,
+};
 use crate::memory::class::CONFLICTS;
 use crate::memory::{Class, MemoryPath, Version};
 use crate::plan::render::printable;
 use crate::providers::ports::MemoryStore;
 use crate::providers::process::memory_store;
+use crate::units::Seconds;
 
 /// Where a memory is by default: on the host's data volume.
 const DIR: &str = "/var/lib/clawd/memory";
+
+/// What may be written where a memory is published, to find out whether conditions are honoured there.
+const PUBLISH_PROBE: &str = ".clawd-probe";
 
 /// Read and write the memory that agents share, without losing a line of anybody
 #[derive(Debug, clap::Args)]
@@ -96,7 +103,7 @@ enum Command {
         #[command(flatten)]
         condition: Condition,
     },
-    /// One round with the shared memory: exit 0 when in step, 3 when an edit was put aside or refused
+    /// One round with the shared memory: exit 0 when in step, 3 when an edit was put aside or refused; with --watch, one after the other
     Sync {
         /// The shared memory, s3://BUCKET/PREFIX or file:///DIR; the one of `init` when not given.
         #[arg(long, value_name = "URL")]
@@ -108,8 +115,23 @@ enum Command {
         #[arg(long)]
         allow_shrink: bool,
         /// Only tell what a round would do.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "watch")]
         dry_run: bool,
+        /// Go on until interrupted: a round whenever something changes here, and one every period.
+        #[arg(long)]
+        watch: bool,
+        /// How long at most between two rounds, like 60s or 5m.
+        #[arg(long, value_name = "TIME", default_value = "60s", requires = "watch")]
+        period: Seconds,
+    },
+    /// Copy a part of the memory to where anybody may read it; anything that looks like a secret refuses the whole
+    Publish {
+        /// A directory of the memory; all of it when not given.
+        #[arg(value_name = "DIR")]
+        below: Option<String>,
+        /// Where to, s3://BUCKET/PREFIX or file:///DIR.
+        #[arg(long, value_name = "URL")]
+        to: String,
     },
     /// What was done here, oldest first
     Log {
@@ -191,7 +213,7 @@ impl Said {
 }
 
 pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
-    match answer(args) {
+    match answer(args, terminal) {
         Ok(Said { json, exit, .. }) if args.json => {
             terminal.out(&format!("{json}\n"));
             Ok(exit)
@@ -214,7 +236,7 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
     }
 }
 
-fn answer(args: &Args) -> Result<Said, Problem> {
+fn answer(args: &Args, terminal: &Terminal) -> Result<Said, Problem> {
     let open = || Memory::open(&args.dir);
     match &args.command {
         Command::Init { host, canonical, ignore, remote } => {
@@ -241,12 +263,24 @@ fn answer(args: &Args) -> Result<Said, Problem> {
             let (path, expected) = (path.parse::<MemoryPath>()?, condition.expected(Expected::Any)?);
             Ok(written(&open()?.remove(&path, &expected, condition.shrinking())?))
         }
-        Command::Sync { remote, host, allow_shrink, dry_run } => {
+        Command::Publish { below, to } => {
+            let below = below.as_deref().map(str::parse::<MemoryPath>).transpose()?;
+            let memory = open()?;
+            let store = store(to, PUBLISH_PROBE)?;
+            let publishing = memory.publish(below.as_ref(), &*store, to);
+            Ok(published(&runtime().map_err(Problem::Usage)?.block_on(publishing)?))
+        }
+        Command::Sync { remote, host, allow_shrink, dry_run, watch, period } => {
             let shrinking = if *allow_shrink { Shrinking::Allowed } else { Shrinking::Refused };
             let memory = open()?;
             let remote = remote_of(&memory, remote.as_deref(), host.as_deref())?;
-            let store = store(&remote, &memory.settings().host)?;
+            let store = store(&remote, &format!("{CONFLICTS}/{}/.clawd-probe", memory.settings().host))?;
             let runtime = runtime().map_err(Problem::Usage)?;
+            if *watch {
+                drop(memory);
+                runtime.block_on(watched(args, terminal, &*store, &remote, *period))?;
+                return Ok(Said::new("", json!({ "stopped": true })));
+            }
             match dry_run {
                 true => Ok(foretold(&runtime.block_on(memory.preview(&*store, &remote))?)),
                 false => Ok(synced(&runtime.block_on(memory.sync(&*store, &remote, shrinking))?)),
@@ -357,6 +391,69 @@ fn remote_of(memory: &Memory, remote: Option<&str>, host: Option<&str>) -> Resul
     })
 }
 
+/// Keeps the memory in step until the process is told to end. What is in step already is not told.
+async fn watched(
+    args: &Args,
+    terminal: &Terminal,
+    store: &dyn MemoryStore,
+    remote: &str,
+    period: Seconds,
+) -> Result<(), Problem> {
+    let handler = |kind| {
+        signal(kind).map_err(|error| {
+            Problem::Usage(Diagnostic::error(
+                Code::StateUnwritable,
+                format!("no signal can be caught: {error}"),
+            ))
+        })
+    };
+    let (mut interrupt, mut terminate) =
+        (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let tell = |told| {
+        let Said { text, json, .. } = match told {
+            Told::Round(report)
+                if report == (Report { skipped: report.skipped.clone(), ..Report::default() }) =>
+            {
+                return;
+            }
+            Told::Round(report) => synced(&report),
+            Told::Failed(error, pause) => {
+                let diagnostic: Diagnostic = (&error).into();
+                let text = format!("{}: {}; the next try is in {:.0?}\n", diagnostic.code, error, pause);
+                Said::new(text, Problem::Memory(error).json())
+            }
+            Told::Blind(error) => {
+                let text =
+                    format!("nobody tells what changes here ({error}); a round every {period} remains\n");
+                Said::new(text, json!({ "blind": error.to_string() }))
+            }
+        };
+        match args.json {
+            true => terminal.out(&format!("{json}\n")),
+            false => terminal.out_bytes(&text),
+        }
+    };
+    keep_in_step(&args.dir, store, remote, period.duration(), stop, tell).await;
+    Ok(())
+}
+
+/// What was published.
+fn published(report: &Published) -> Said {
+    let Published { written, unchanged, extra } = report;
+    let mut text: String = written.iter().map(|path| format!("  published  {path}\n")).collect();
+    for key in extra {
+        text.push_str(&format!("  extra      {}: it is there, and not here\n", printable(key)));
+    }
+    text.push_str(&format!("{} published, {unchanged} unchanged.\n", written.len()));
+    Said::new(text, json!({ "published": written, "unchanged": unchanged, "extra": extra }))
+}
+
 /// What a round would do.
 fn foretold(report: &Report) -> Said {
     let Said { json, .. } = synced(report);
@@ -448,10 +545,10 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// The shared memory that a URL names.
-fn store(remote: &str, host: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
+/// The store that a URL names. `probe` is a key that may be written there.
+fn store(remote: &str, probe: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
     match Remote::parse(remote)? {
-        Remote::S3 { bucket, prefix } => s3_store(bucket, prefix, host),
+        Remote::S3 { bucket, prefix } => s3_store(bucket, prefix, probe),
         Remote::Dir(dir) => memory_store(dir).map_err(|error| {
             let usage = Diagnostic::error(Code::Usage, error.to_string());
             Problem::Usage(usage.help("name a directory that can be written"))
@@ -461,7 +558,7 @@ fn store(remote: &str, host: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
 
 /// A memory in S3, as whoever the environment or the host's role says.
 #[cfg(feature = "aws")]
-fn s3_store(bucket: &str, prefix: &str, host: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
+fn s3_store(bucket: &str, prefix: &str, probe: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
     use crate::providers::aws;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
@@ -475,7 +572,7 @@ fn s3_store(bucket: &str, prefix: &str, host: &str) -> Result<Arc<dyn MemoryStor
         answer_timeout: aws::ANSWER_TIMEOUT,
         cache: PathBuf::new(),
     };
-    Ok(aws::memory_store(settings, bucket, prefix, &format!("{CONFLICTS}/{host}/.clawd-probe")))
+    Ok(aws::memory_store(settings, bucket, prefix, probe))
 }
 
 /// A memory in S3, which this build leaves out.

@@ -131,8 +131,16 @@ pub(super) fn hindered(hindrance: Hindrance) -> StepError {
     StepError::Refused(Refusal { message: hindrance.message, help: Some(hindrance.help) })
 }
 
-/// Whether a step of the plan claims a resource: the step exists, and does not yield another one of the kind.
+/// Whether a step of the plan claims a resource: the step that made it is there and does not yield another one of the kind, or any
+/// step yields this one.
 fn is_claimed(owned: &Owned, steps: &IndexMap<Address, Step>, outcomes: &[Option<StepDecision>]) -> bool {
+    let yields = |outcome: &StepDecision| match &outcome.decision.planned {
+        Value::Map(planned) => planned.values().any(|value| value.as_str() == Some(owned.id.as_str())),
+        _ => false,
+    };
+    if outcomes.iter().flatten().any(yields) {
+        return true;
+    }
     let address: Option<Address> = owned.step.as_deref().and_then(|step| step.parse().ok());
     let Some(index) = address.and_then(|address| steps.get_index_of(&address)) else { return false };
     let Some(Value::Map(planned)) = outcomes[index].as_ref().map(|outcome| &outcome.decision.planned) else {
@@ -144,8 +152,7 @@ fn is_claimed(owned: &Owned, steps: &IndexMap<Address, Step>, outcomes: &[Option
         .values()
         .filter_map(Value::as_str)
         .filter(|text| text.split_once('-').is_some_and(|(kind, rest)| kind == prefix && rest.len() >= 8));
-    let first = ids.next();
-    first.is_none() || first == Some(owned.id.as_str()) || ids.any(|id| id == owned.id)
+    ids.next().is_none()
 }
 
 /// The ids of what steps take away one by one: the plan shows them there, and they do not stay as they are.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::memory::Last;
-use super::volume;
+use super::volume::{self, Programs, complaint};
 use crate::providers::ports::{MemoryConfig, MemoryPending, MemoryStatus};
 use crate::providers::{ErrorKind, ProviderError};
 
@@ -32,6 +32,8 @@ fn failed(message: impl Into<String>) -> ProviderError {
 pub struct Keeper {
     /// clawd itself.
     pub clawd: PathBuf,
+    /// The programs of the system.
+    pub programs: Programs,
 }
 
 /// What `clawd memory status --json` says of a memory itself.
@@ -82,7 +84,7 @@ impl Keeper {
         self.memory::<serde_json::Value>(&config.dir, owner, &init)?;
         // What waits for a person is told by the status; only a round that could not be made is an error.
         self.memory::<Round>(&config.dir, owner, &["sync"])?;
-        service(if config.watch { "restart" } else { "stop" }, config.watch)?;
+        self.service(if config.watch { "restart" } else { "stop" }, config.watch)?;
         self.status(&config.dir)?.ok_or_else(|| failed(format!("{} is no memory any more", config.dir)))
     }
 
@@ -108,7 +110,7 @@ impl Keeper {
             remote: remote.unwrap_or_default(),
             host,
             canonical,
-            watch: is_active(),
+            watch: self.is_active(),
         };
         let mounted = last.filter(|last| last.remote == config.remote);
         Ok(Some(MemoryStatus {
@@ -124,6 +126,24 @@ impl Keeper {
             }),
             config,
         }))
+    }
+
+    /// Starts or stops the service. Where it is not to run, a host without it is as good.
+    fn service(&self, what: &str, must: bool) -> Result<()> {
+        let help = format!(
+            "the host's NixOS configuration declares {SERVICE}; where there is none, say `watch: false`"
+        );
+        match self.programs.output("systemctl", &[what, SERVICE]) {
+            Ok(said) if said.status.success() => Ok(()),
+            _ if !must => Ok(()),
+            Ok(said) => Err(failed(format!("systemctl {what} {SERVICE}: {}", complaint(&said))).help(help)),
+            Err(error) => Err(error.help(help)),
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        let said = self.programs.output("systemctl", &["is-active", "--quiet", SERVICE]);
+        said.is_ok_and(|said| said.status.success())
     }
 
     fn memory<T: DeserializeOwned>(&self, dir: &str, owner: (u32, u32), args: &[&str]) -> Result<T> {
@@ -204,30 +224,6 @@ fn owner(config: &MemoryConfig) -> Result<(u32, u32)> {
     }
     let is = fs::metadata(mount).map_err(|error| failed(format!("cannot look at {mount}: {error}")))?;
     Ok((is.uid(), is.gid()))
-}
-
-/// Starts or stops the service. Where it is not to run, a host without it is as good.
-fn service(what: &str, must: bool) -> Result<()> {
-    let said = Command::new("systemctl").args([what, SERVICE]).stdin(Stdio::null()).output();
-    match said {
-        Ok(said) if said.status.success() => Ok(()),
-        _ if !must => Ok(()),
-        Ok(said) => Err(failed(format!(
-            "systemctl {what} {SERVICE}: {}",
-            String::from_utf8_lossy(&said.stderr).trim()
-        ))
-        .help(format!(
-            "the host's NixOS configuration declares {SERVICE}; where there is none, say `watch: false`"
-        ))),
-        Err(error) => Err(failed(format!("systemctl cannot be started: {error}"))
-            .help("where there is no systemd, say `watch: false`")),
-    }
-}
-
-fn is_active() -> bool {
-    let said =
-        Command::new("systemctl").args(["is-active", "--quiet", SERVICE]).stdin(Stdio::null()).output();
-    said.is_ok_and(|said| said.status.success())
 }
 
 /// The first names of two lists, and how many more there are.

@@ -12,6 +12,7 @@ pub mod decide;
 pub mod guard;
 pub mod merge;
 pub mod path;
+pub mod secrets;
 pub mod version;
 
 pub use class::{Class, GlobError, Rules};

@@ -375,8 +375,7 @@ impl Seen {
         let decision = match &self.old {
             None => Decision::new(Action::Create, "no volume carries this step's tags", planned),
             Some(old) => {
-                let from = old.snapshot.as_deref().map_or("no snapshot".to_owned(), str::to_owned);
-                let reason = format!("{} was made from {from}", old.id);
+                let reason = format!("{} was not made from this snapshot", old.id);
                 Decision::new(Action::Replace, reason, planned)
             }
         };

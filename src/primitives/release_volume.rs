@@ -113,12 +113,15 @@ impl Primitive for ReleaseVolume {
     const NAME: &'static str = "release_volume";
     const SUMMARY: &'static str =
         "Takes a data volume from its host: unmounts, detaches, makes a snapshot, deletes when asked to.";
-    const EXAMPLE: &'static str = r#"let released = release_volume("CLAWDINATOR-1", #{
-    host: "CLAWDINATOR-1",
-    path: "/var/lib/clawd",
-    snapshot: true,
+    const EXAMPLE: &'static str = r##"// A host goes, and its data stays as a snapshot: the volume first, then the instance.
+allow(#{ destroy: ["release_volume.CLAWDINATOR-2", "tofu_apply.fleet/*"] });
+let released = release_volume("CLAWDINATOR-2", #{ host: "CLAWDINATOR-2", path: "/var/lib/clawd", delete: true });
+tofu_apply("fleet", #{
+    dir: "tofu/fleet",
+    vars: #{ instances: #{ "CLAWDINATOR-1": #{ type: "t3.large", zone: "eu-central-1a", ami: "ami-0123456789abcdef0" } } },
+    after: [released],
 });
-output("snapshot", released.snapshot_id);"#;
+output("release_volume", released.snapshot_id);"##;
     const IAM: &'static [&'static str] = &[
         "ec2:CreateSnapshot",
         "ec2:CreateTags",

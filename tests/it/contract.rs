@@ -8,7 +8,8 @@ use clawd::digest::sha256_hex;
 use clawd::image::{BlockMap, Manifest};
 use clawd::providers::ports::{
     BlockUpload, Blocks, Clock, Completion, DiskFile, Ec2, ImageCopy, ImageRequest, ImportRequest,
-    ObjectPlace, SnapshotStart, TAG_CONTENT, TAG_FLEET, Tags, Upload, Watch,
+    Modification, ObjectPlace, SnapshotRequest, SnapshotStart, TAG_CONTENT, TAG_FLEET, Tags, Upload,
+    VolumeRequest, VolumeShape, Watch,
 };
 use clawd::units::{Bytes, GiB, Seconds};
 
@@ -138,6 +139,80 @@ pub(crate) async fn holds(world: &World, dir: &Path) {
     a_child_holds_what_differs(world, &disk(dir, 9), &disk(dir, 11)).await;
     an_ami_has_a_name_of_its_own_and_goes_before_its_snapshot(world, &disk(dir, 9)).await;
     an_object_is_imported_once(world, &disk(dir, 9)).await;
+}
+
+/// The same of volumes; `hosts` are two instances that run in one zone.
+pub(crate) async fn volumes_hold(world: &World, zone: &str, hosts: [&str; 2]) {
+    let ec2 = &world.ec2;
+    let request = VolumeRequest {
+        zone: zone.into(),
+        size: GiB(1),
+        kind: "gp3".into(),
+        iops: None,
+        throughput: None,
+        kms_key: None,
+        snapshot: None,
+        tags: world.tags(),
+    };
+    assert_eq!(ec2.volume("vol-0123456789abcdef0").await.unwrap(), None);
+    let token = world.token("volume");
+    let id = ec2.create_volume(&token, &request).await.unwrap();
+    assert_eq!(ec2.create_volume(&token, &request).await.unwrap(), id, "one token, one volume");
+    let larger = VolumeRequest { size: GiB(2), ..request.clone() };
+    assert!(ec2.create_volume(&token, &larger).await.is_err(), "a token is for one request");
+    let volume = async || ec2.volume(&id).await.unwrap().unwrap();
+    world.until("the volume is available", async || volume().await.state == "available").await;
+    assert_eq!(ec2.volumes(&[(TAG_FLEET, &world.fleet)]).await.unwrap(), [volume().await]);
+    assert_eq!(
+        (volume().await.size, volume().await.snapshot, volume().await.tags),
+        (GiB(1), None, world.tags())
+    );
+
+    ec2.attach_volume(&id, hosts[0]).await.unwrap();
+    ec2.attach_volume(&id, hosts[0]).await.unwrap();
+    assert_eq!(volume().await.attached_to.as_deref(), Some(hosts[0]));
+    let taken = ec2.attach_volume(&id, hosts[1]).await.unwrap_err();
+    assert!(taken.message.contains("VolumeInUse"), "{taken}");
+    let used = ec2.delete_volume(&id).await.unwrap_err();
+    assert!(used.message.contains("VolumeInUse"), "{used}");
+    // Whoever does not hold it has nothing to give up.
+    ec2.detach_volume(&id, hosts[1]).await.unwrap();
+    assert_eq!(volume().await.attached_to.as_deref(), Some(hosts[0]));
+
+    assert_eq!(ec2.modification(&id).await.unwrap(), Modification::Done, "it was never changed");
+    let shape = VolumeShape { size: GiB(2), kind: "gp3".into(), iops: None, throughput: None };
+    ec2.modify_volume(&id, &shape).await.unwrap();
+    ec2.modify_volume(&id, &shape).await.unwrap();
+    let grown = async || ec2.modification(&id).await.unwrap() == Modification::Done;
+    world.until("the volume has grown", grown).await;
+    assert_eq!(volume().await.size, GiB(2));
+
+    let description = "a test".to_owned();
+    let snapshot = SnapshotRequest { volume_id: id.clone(), description, tags: world.tags() };
+    let snapshot = ec2.create_snapshot(&snapshot).await.unwrap();
+    let look = async || ec2.snapshot(&snapshot).await.unwrap().unwrap();
+    world.until("the snapshot is completed", async || look().await.state == "completed").await;
+    assert_eq!(
+        (look().await.volume_id, look().await.size, look().await.tags),
+        (Some(id.clone()), GiB(2), world.tags())
+    );
+
+    ec2.detach_volume(&id, hosts[0]).await.unwrap();
+    ec2.detach_volume(&id, hosts[0]).await.unwrap();
+    world.until("the volume is free", async || volume().await.attached_to.is_none()).await;
+    let restored = VolumeRequest { size: GiB(2), snapshot: Some(snapshot.clone()), ..request };
+    let second = ec2.create_volume(&world.token("restored"), &restored).await.unwrap();
+    assert_eq!(ec2.volume(&second).await.unwrap().unwrap().snapshot, Some(snapshot));
+    world
+        .until("the second is available", async || {
+            ec2.volume(&second).await.unwrap().unwrap().state == "available"
+        })
+        .await;
+    for id in [&id, &second] {
+        ec2.delete_volume(id).await.unwrap();
+        ec2.delete_volume(id).await.unwrap();
+        assert!(ec2.volume(id).await.unwrap().is_none_or(|it| it.state == "deleted"));
+    }
 }
 
 async fn what_is_not_there_is_none(world: &World) {

@@ -60,9 +60,9 @@ impl Journal for Dying {
 }
 
 /// One process's life: plans, applies, dies at the n-th record. Returns whether it came to its end.
-async fn live(root: &Path, records: usize, before: bool, faults: Faults) -> bool {
+async fn live(root: &Path, script: &str, records: usize, before: bool, faults: Faults) -> bool {
     let providers = simulator(root, Settings { faults, time_scale: 0.0 });
-    let recorded = evaluate(root, "plans/spawn.rhai", &[]).unwrap();
+    let recorded = evaluate(root, script, &[]).unwrap();
     let plan = decide(recorded, &providers).await;
     assert!(plan.phase.problems.is_empty(), "{:?}", plan.phase.problems);
     let journal = Dying {
@@ -100,6 +100,8 @@ fn counts(root: &Path) -> Vec<(&'static str, usize)> {
         .collect()
 }
 
+const SPAWN: &str = "plans/spawn.rhai";
+
 const WHOLE: [(&str, usize); 8] = [
     ("image", 1),
     ("snapshot", 1),
@@ -111,6 +113,62 @@ const WHOLE: [(&str, usize); 8] = [
     ("store", 1),
 ];
 
+/// Volumes that leave their hosts: one is released with a snapshot and deleted, one makes room for one from a snapshot.
+#[test]
+fn a_kill_while_volumes_move_doubles_and_loses_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let host = "let stack = tofu_apply(\"fleet\", #{ dir: \"tofu/fleet\", vars: #{ instances: #{\n\
+                a: #{ type: \"t3.large\", zone: \"eu-central-1a\", ami: \"ami-0123456789abcdef0\" } } } });\n";
+    let mount = |name: &str, more: &str| {
+        format!(
+            "mount_volume(\"{name}\", #{{ host: \"h\", instance: stack.outputs.instance_ids.a, path: \"/{name}\", size_gib: 10{more} }});\n"
+        )
+    };
+    let release =
+        |more: &str| format!("release_volume(\"one\", #{{ host: \"h\", path: \"/one\"{more} }});\n");
+    let allow = "allow(#{ destroy: [\"*\"], replace: [\"*\"] });\n";
+    for seed in 0..2u64 {
+        let faults = Faults { seed, rate: if seed == 0 { 0.0 } else { 0.06 } };
+        for before in [true, false] {
+            let mut records = 1;
+            loop {
+                let project = Project::new();
+                let apply = |script: &str, records: usize, faults: Faults| {
+                    project.write("plans/case.rhai", script);
+                    runtime.block_on(live(project.path(), "plans/case.rhai", records, before, faults))
+                };
+                let quiet = Faults { seed: 0, rate: 0.0 };
+                let both = format!("{host}{}{}", mount("one", ""), mount("two", ""));
+                assert!(apply(&both, usize::MAX, quiet));
+                assert!(apply(&format!("{host}{}{}", release(""), mount("two", "")), usize::MAX, quiet));
+                assert!(apply(&both, usize::MAX, quiet), "it is mounted once more");
+                let rows = World::open(project.path().join(".world")).unwrap().describe();
+                let snapshot = rows.iter().find(|(kind, _, _)| *kind == "snapshot").unwrap().1.clone();
+                let restored = mount("two", &format!(", snapshot: \"{snapshot}\""));
+                let moves = format!("{allow}{host}{}{restored}", release(", delete: true"));
+                let ended = apply(&moves, records, faults);
+                if !ended {
+                    assert!(apply(&moves, usize::MAX, Faults { seed: seed + 1000, ..faults }));
+                }
+                let of =
+                    |kind: &str| counts(project.path()).into_iter().find(|(it, _)| *it == kind).unwrap().1;
+                let found = (of("volume"), of("mount"), of("snapshot"));
+                assert_eq!(found, (2, 1, 2), "seed {seed}, record {records}, before {before}");
+                let rest = runtime.block_on(async {
+                    let recorded = evaluate(project.path(), "plans/case.rhai", &[]).unwrap();
+                    decide(recorded, &simulator(project.path(), Settings::default())).await
+                });
+                assert!(!rest.summary().has_changes(), "seed {seed}, record {records}, before {before}");
+                if ended {
+                    break;
+                }
+                records += 1;
+            }
+            assert!(records > 15, "the run writes many records, it was killed at {records}");
+        }
+    }
+}
+
 #[test]
 fn a_kill_at_every_journal_record_doubles_and_loses_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -120,15 +178,15 @@ fn a_kill_at_every_journal_record_doubles_and_loses_nothing() {
             let mut records = 1;
             loop {
                 let project = Project::with_plans();
-                let ended = runtime.block_on(live(project.path(), records, before, faults));
+                let ended = runtime.block_on(live(project.path(), SPAWN, records, before, faults));
                 // The next process knows nothing of the first but what is on disk.
                 let again = Faults { seed: seed + 1000, ..faults };
                 if !ended {
-                    assert!(runtime.block_on(live(project.path(), usize::MAX, before, again)));
+                    assert!(runtime.block_on(live(project.path(), SPAWN, usize::MAX, before, again)));
                 }
                 assert_eq!(counts(project.path()), WHOLE, "seed {seed}, record {records}, before {before}");
                 let rest = runtime.block_on(async {
-                    let recorded = evaluate(project.path(), "plans/spawn.rhai", &[]).unwrap();
+                    let recorded = evaluate(project.path(), SPAWN, &[]).unwrap();
                     decide(recorded, &simulator(project.path(), Settings::default())).await
                 });
                 assert!(!rest.summary().has_changes(), "seed {seed}, record {records}, before {before}");

@@ -17,3 +17,4 @@ mod real;
 mod safety;
 mod simulator;
 mod support;
+mod volumes;

@@ -60,6 +60,21 @@ async fn a_token_answers_with_what_it_made_and_refuses_other_parameters() {
 }
 
 #[tokio::test]
+async fn the_contract_of_volumes_holds() {
+    let project = Project::new();
+    let providers = simulator(project.path(), Settings::default());
+    let hosts = instances(&providers, &["a", "a"]).await;
+    let world = World {
+        ec2: providers.ec2,
+        upload: providers.upload,
+        clock: Some(providers.clock),
+        fleet: "contract".into(),
+        bucket: "any".into(),
+    };
+    contract::volumes_hold(&world, "a", [&hosts[0], &hosts[1]]).await;
+}
+
+#[tokio::test]
 async fn the_contract_of_images_and_uploads_holds() {
     let project = Project::new();
     let providers = simulator(project.path(), Settings::default());

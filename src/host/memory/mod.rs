@@ -8,8 +8,10 @@
 mod dir;
 mod error;
 mod index;
+mod publish;
 mod round;
 mod state;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -20,9 +22,11 @@ use crate::memory::{Class, GlobError, MemoryPath, Rules, Tombstone, Version, shr
 pub use dir::Skipped;
 use dir::{Found, Root};
 pub use error::{ErrorKind, MemoryError};
+pub use publish::Published;
 pub use round::{Aside, Report};
 use state::State;
 pub use state::{Entry, Last};
+pub use watch::{Told, Watch, keep_in_step};
 
 /// The file that says that a directory is a memory, and how it is one. While the directory is not mounted it is not there, and
 /// an empty directory is then not taken for one in which everything was deleted.

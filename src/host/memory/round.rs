@@ -25,7 +25,7 @@ use crate::providers::ports::{Condition, MemoryStore, Put, Stored};
 const TRIES: u32 = 5;
 
 /// Paths that are asked about, or settled, at once: a store far away answers one call in some ten milliseconds.
-const AT_ONCE: usize = 32;
+pub(super) const AT_ONCE: usize = 32;
 
 /// An edit that was put aside for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -587,7 +587,8 @@ fn removed(seen: &Seen) -> Option<Base> {
     }
 }
 
-fn unreachable(error: &ProviderError) -> MemoryError {
+/// The store cannot be reached, or says no.
+pub(super) fn unreachable(error: &ProviderError) -> MemoryError {
     let told = MemoryError::new(ErrorKind::Remote, error.to_string());
     match &error.help {
         Some(help) => told.help(help.clone()),

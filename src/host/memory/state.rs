@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Written;
 use super::error::{ErrorKind, MemoryError};
 use super::index::Index;
+use crate::digest::sha256_hex;
 use crate::memory::{MemoryPath, Version};
 use crate::units::Seconds;
 
@@ -189,13 +190,28 @@ impl State {
         }
     }
 
-    fn index_path(&self) -> PathBuf {
-        self.dir.join("index.json")
-    }
-
     /// The bases of the last round with a store. One that is damaged or of another store is empty.
     pub(super) fn index(&self, remote: &str) -> Result<Index, MemoryError> {
-        let path = self.index_path();
+        self.index_in("index.json", remote)
+    }
+
+    /// Writes the bases.
+    pub(super) fn put_index(&self, index: &Index, remote: &str) -> Result<(), MemoryError> {
+        put(&self.dir.join("index.json"), &index.encode(remote))
+    }
+
+    /// What was published to a store. Losing it costs writing it again.
+    pub(super) fn published(&self, remote: &str) -> Result<Index, MemoryError> {
+        self.index_in(&published_name(remote), remote)
+    }
+
+    /// Writes what was published to a store.
+    pub(super) fn put_published(&self, index: &Index, remote: &str) -> Result<(), MemoryError> {
+        put(&self.dir.join(published_name(remote)), &index.encode(remote))
+    }
+
+    fn index_in(&self, name: &str, remote: &str) -> Result<Index, MemoryError> {
+        let path = self.dir.join(name);
         match fs::read(&path) {
             Ok(text) => Ok(Index::decode(&text, remote).unwrap_or_else(|| {
                 tracing::warn!(index = %path.display(), "the index is damaged or of another memory; nothing is taken to be removed");
@@ -204,11 +220,6 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Index::default()),
             Err(error) => Err(MemoryError::io("read", &path, &error)),
         }
-    }
-
-    /// Writes the bases.
-    pub(super) fn put_index(&self, index: &Index, remote: &str) -> Result<(), MemoryError> {
-        put(&self.index_path(), &index.encode(remote))
     }
 
     fn last_path(&self) -> PathBuf {
@@ -256,6 +267,11 @@ impl State {
             Err(error) => Err(MemoryError::io("read", &path, &error)),
         }
     }
+}
+
+/// The file of what was published to a store: each has one of its own.
+fn published_name(remote: &str) -> String {
+    format!("published-{}.json", &sha256_hex(remote.as_bytes())[..16])
 }
 
 /// A name beside a path that nobody has.

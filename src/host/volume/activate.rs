@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::device::Device;
 use super::probe::FileSystem;
-use super::{Result, failed, make_mountpoint, program, refused};
+use super::{Programs, Result, complaint, failed, make_mountpoint, refused};
 use crate::providers::ports::{MountRequest, UnmountRequest};
 
 /// The host's configuration declares a mount unit.
@@ -15,40 +15,46 @@ pub(super) const MOUNT: &str = "mount";
 /// Processes that are named when a mount is busy.
 const NAMED: usize = 5;
 
-pub(super) fn start(request: &MountRequest, device: &Device, on_it: &FileSystem) -> Result<()> {
+pub(super) fn start(
+    programs: &Programs,
+    request: &MountRequest,
+    device: &Device,
+    on_it: &FileSystem,
+) -> Result<()> {
     match request.activate.as_str() {
-        UNIT => systemctl("start", &request.path),
+        UNIT => systemctl(programs, "start", &request.path),
         _ => {
             make_mountpoint(&request.path)?;
             let options = "nodev,nosuid";
-            program::run("mount", &["-t", &on_it.fs, "-o", options, &device.path(), &request.path])
+            programs
+                .run("mount", &["-t", &on_it.fs, "-o", options, &device.path(), &request.path])
                 .map(|_| ())
         }
     }
 }
 
-pub(super) fn stop(request: &UnmountRequest) -> Result<()> {
+pub(super) fn stop(programs: &Programs, request: &UnmountRequest) -> Result<()> {
     if request.activate == UNIT {
-        return systemctl("stop", &request.path);
+        return systemctl(programs, "stop", &request.path);
     }
-    let said = program::output("umount", &[&request.path])?;
+    let said = programs.output("umount", &[&request.path])?;
     if said.status.success() {
         return Ok(());
     }
     let users = users(Path::new(&request.path));
     if users.is_empty() {
-        return Err(failed(format!("umount {}: {}", request.path, program::complaint(&said))));
+        return Err(failed(format!("umount {}: {}", request.path, complaint(&said))));
     }
     Err(refused(format!("{} is in use by {}", request.path, users.join(", ")))
         .help("stop them and run again; a mount in use is not taken away by force"))
 }
 
-fn systemctl(what: &str, path: &str) -> Result<()> {
+fn systemctl(programs: &Programs, what: &str, path: &str) -> Result<()> {
     let unit = unit_name(path);
-    let said = program::output("systemctl", &[what, &unit])?;
+    let said = programs.output("systemctl", &[what, &unit])?;
     match said.status.success() {
         true => Ok(()),
-        false => Err(failed(format!("systemctl {what} {unit}: {}", program::complaint(&said))).help(format!(
+        false => Err(failed(format!("systemctl {what} {unit}: {}", complaint(&said))).help(format!(
             "the host's NixOS configuration declares {unit}, by label; where there is none, say `activate: \"mount\"`"
         ))),
     }
@@ -62,7 +68,7 @@ fn unit_name(path: &str) -> String {
             b'/' => name.push('-'),
             b'.' if at > 0 => name.push('.'),
             byte if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':') => {
-                name.push(char::from(byte))
+                name.push(char::from(byte));
             }
             byte => name.push_str(&format!("\\x{byte:02x}")),
         }

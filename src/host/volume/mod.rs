@@ -23,6 +23,8 @@ use crate::units::{Bytes, GiB};
 use device::Device;
 use mounts::Mounted;
 use probe::{FileSystem, Found};
+pub use program::Programs;
+pub(super) use program::complaint;
 
 /// The label of the file systems that clawd makes; units mount by it.
 pub const LABEL: &str = "clawd-data";
@@ -71,6 +73,8 @@ pub struct Disks {
     /// Only loop devices over images in this directory count, each named after its volume: a rehearsal, in which one machine stands
     /// for several hosts. All disks of the machine when `None`.
     pub images: Option<PathBuf>,
+    /// The programs that work on them.
+    pub programs: Programs,
 }
 
 impl Disks {
@@ -83,9 +87,9 @@ impl Disks {
         let device = self.devices()?.into_iter().find(|device| device.number == mount.device);
         let source = device.as_ref().and_then(Device::volume_id).unwrap_or_else(|| mount.source.clone());
         let (uuid, size) = match &device {
-            Some(device) => match probe::look(device)? {
+            Some(device) => match probe::look(&self.programs, device)? {
                 Found::FileSystem(it) if it.fs == "xfs" => {
-                    (it.uuid, spanned(probe::mounted_xfs_span(path)?, device.size))
+                    (it.uuid, spanned(probe::mounted_xfs_span(&self.programs, path)?, device.size))
                 }
                 Found::FileSystem(it) => (it.uuid, spanned(it.size, device.size)),
                 Found::Blank | Found::Other(_) => (String::new(), GiB(0)),
@@ -99,8 +103,8 @@ impl Disks {
             path: path.to_owned(),
             fs: mount.fs,
             uuid,
-            owner: program::name_of("passwd", root.uid())?,
-            group: program::name_of("group", root.gid())?,
+            owner: self.programs.name_of("passwd", root.uid())?,
+            group: self.programs.name_of("group", root.gid())?,
             mode: format!("{:04o}", root.mode() & 0o7777),
             size,
         }))
@@ -115,7 +119,7 @@ impl Disks {
             let message = format!("{} is on EFS, which this clawd plans and rehearses only", request.path);
             return Err(failed(message).help("mount it by the host's configuration"));
         };
-        let wanted = Wanted::of(request, source)?;
+        let wanted = Wanted::of(&self.programs, request, source)?;
         let device = self.find(&source.id)?;
         check_size(&device, source.size)?;
         let all = mounts::all()?;
@@ -135,8 +139,9 @@ impl Disks {
         let on_it = match there {
             Some(_) => self.file_system(&device, source)?,
             None => {
+                check_mountpoint(&request.path)?;
                 let on_it = self.prepare(&device, source, &request.activate)?;
-                activate::start(request, &device, &on_it)?;
+                activate::start(&self.programs, request, &device, &on_it)?;
                 on_it
             }
         };
@@ -145,7 +150,7 @@ impl Disks {
             let message = format!("{} is mounted read-only from {device}", request.path);
             return Err(failed(message).help("the kernel found an error in the file system: look at `dmesg`"));
         }
-        grow(&device, &on_it, &request.path)?;
+        grow(&self.programs, &device, &on_it, &request.path)?;
         wanted.hand_over(&request.path, &device)?;
         self.mounted(&request.path)?.ok_or_else(|| failed(format!("{} is no mount any more", request.path)))
     }
@@ -161,7 +166,7 @@ impl Disks {
             let message = format!("{} is the mount of {}, not of {device}", request.path, mount.source);
             return Err(refused(message).help("unmount that by hand if it is not needed"));
         }
-        activate::stop(request)?;
+        activate::stop(&self.programs, request)?;
         match mounts::at(&mounts::all()?, &request.path)? {
             None => Ok(()),
             Some(_) => Err(failed(format!("{} is still mounted", request.path))),
@@ -194,7 +199,7 @@ impl Disks {
 
     /// The file system that is wanted, as it is on the device.
     fn file_system(&self, device: &Device, source: &VolumeSource) -> Result<FileSystem> {
-        match probe::look(device)? {
+        match probe::look(&self.programs, device)? {
             Found::FileSystem(it) if it.fs == source.fs => Ok(it),
             Found::FileSystem(it) => {
                 let message =
@@ -218,8 +223,8 @@ impl Disks {
                 .help("a data volume has no partitions and is part of nothing: look at it"));
         }
         self.check_label(device)?;
-        let on_it = match probe::look(device)? {
-            Found::Blank if source.may_format => probe::format(device, &source.fs)?,
+        let on_it = match probe::look(&self.programs, device)? {
+            Found::Blank if source.may_format => probe::format(&self.programs, device, &source.fs)?,
             Found::Blank => {
                 let message = format!("{device} has no file system, and its volume is not marked as blank");
                 return Err(
@@ -240,7 +245,7 @@ impl Disks {
     fn check_label(&self, device: &Device) -> Result<()> {
         for other in self.devices()?.iter().filter(|other| other.number != device.number) {
             for part in other.parts()?.into_iter().chain([other.path()]) {
-                if probe::label(&part)?.is_some_and(|label| label == LABEL) {
+                if probe::label(&self.programs, &part)?.is_some_and(|label| label == LABEL) {
                     return Err(refused(format!("{part} bears the label `{LABEL}`, too, beside {device}"))
                         .help("one data volume to a host: detach the other, or give it another label"));
                 }
@@ -305,13 +310,13 @@ fn verify(device: &Device, path: &str, source: &VolumeSource) -> Result<Mounted>
 }
 
 /// Lets the file system span a device that has grown.
-fn grow(device: &Device, on_it: &FileSystem, path: &str) -> Result<()> {
+fn grow(programs: &Programs, device: &Device, on_it: &FileSystem, path: &str) -> Result<()> {
     if device.size.0.saturating_sub(on_it.size.0) <= SLACK.0 {
         return Ok(());
     }
     let grown = match on_it.fs.as_str() {
-        "xfs" => program::run("xfs_growfs", &[path]),
-        _ => program::run("resize2fs", &[&device.path()]),
+        "xfs" => programs.run("xfs_growfs", &[path]),
+        _ => programs.run("resize2fs", &[&device.path()]),
     };
     grown.map(|_| ()).map_err(|error| {
         error.help("the file system is mounted as it was; growing ext4 takes the capability CAP_SYS_RESOURCE")
@@ -327,7 +332,7 @@ struct Wanted {
 
 impl Wanted {
     /// Checks a request before anything is done.
-    fn of(request: &MountRequest, source: &VolumeSource) -> Result<Self> {
+    fn of(programs: &Programs, request: &MountRequest, source: &VolumeSource) -> Result<Self> {
         let MountRequest { path, owner, group, mode, activate, .. } = request;
         let VolumeSource { id, fs, .. } = source;
         let digits = id.strip_prefix("vol-").unwrap_or_default();
@@ -350,8 +355,8 @@ impl Wanted {
             failed(format!("`{}` is no mode", mode.escape_debug())).help("octal digits, like 0750")
         })?;
         Ok(Self {
-            owner: Uid::from_raw(program::id_of("passwd", owner)?),
-            group: Gid::from_raw(program::id_of("group", group)?),
+            owner: Uid::from_raw(programs.id_of("passwd", owner)?),
+            group: Gid::from_raw(programs.id_of("group", group)?),
             mode: Mode::from_raw_mode(bits),
         })
     }
@@ -395,11 +400,20 @@ fn check_path(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory of a mount. One that holds files is left alone: they would be hidden.
+/// Makes the directory of a mount.
 fn make_mountpoint(path: &str) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.map_err(|error| failed(format!("cannot make {path}, to mount at: {error}")))
+}
+
+/// Looks at the directory of a mount. One that holds files is left alone: they would be hidden.
+fn check_mountpoint(path: &str) -> Result<()> {
     let wrong = |error: std::io::Error| failed(format!("cannot use {path} as a mount: {error}"));
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(wrong)?;
-    let is = std::fs::symlink_metadata(path).map_err(wrong)?;
+    let is = match std::fs::symlink_metadata(path) {
+        Ok(is) => is,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(wrong(error)),
+    };
     if !is.is_dir() {
         return Err(
             refused(format!("{path} is no directory, such as a link")).help("remove it, or mount elsewhere")

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use rustix::fs::OFlags;
 
 use super::device::Device;
-use super::{LABEL, Result, failed, program, refused};
+use super::{LABEL, Programs, Result, complaint, failed, refused};
 use crate::units::Bytes;
 
 /// Both ends of a device are read whole: signatures and tables are there.
@@ -48,10 +48,10 @@ fn unknown(device: &str, why: &str) -> crate::providers::ProviderError {
 }
 
 /// Looks at a device.
-pub(super) fn look(device: &Device) -> Result<Found> {
+pub(super) fn look(programs: &Programs, device: &Device) -> Result<Found> {
     let path = device.path();
-    let low = low_level(&path)?;
-    let signatures = signatures(&path)?;
+    let low = low_level(programs, &path)?;
+    let signatures = signatures(programs, &path)?;
     match low {
         Low::Ambivalent => Ok(Found::Other(format!("more than one thing: {}", signatures.join(" and ")))),
         Low::Known(fields) if fields.get("USAGE").is_some_and(|usage| usage == "filesystem") => {
@@ -76,24 +76,24 @@ pub(super) fn look(device: &Device) -> Result<Found> {
 }
 
 /// The label of a device or partition that is somebody else's; `None` where there is none.
-pub(super) fn label(path: &str) -> Result<Option<String>> {
-    Ok(match low_level(path)? {
+pub(super) fn label(programs: &Programs, path: &str) -> Result<Option<String>> {
+    Ok(match low_level(programs, path)? {
         Low::Known(fields) => fields.get("LABEL").cloned(),
         Low::Nothing | Low::Ambivalent => None,
     })
 }
 
 /// Makes a file system on a device that is blank now.
-pub(super) fn format(device: &Device, fs: &str) -> Result<FileSystem> {
+pub(super) fn format(programs: &Programs, device: &Device, fs: &str) -> Result<FileSystem> {
     // Once more, right before: whoever asked for it looked some time ago.
-    let found = look(device)?;
+    let found = look(programs, device)?;
     if found != Found::Blank {
         return Err(refused(format!("{device} was blank a moment ago, and holds something now"))
             .help("somebody else writes to it: find out who"));
     }
     // Without force: the programs refuse what they find to be in use or to hold something.
-    program::run(&format!("mkfs.{fs}"), &["-q", "-L", LABEL, &device.path()])?;
-    match look(device)? {
+    programs.run(&format!("mkfs.{fs}"), &["-q", "-L", LABEL, &device.path()])?;
+    match look(programs, device)? {
         Found::FileSystem(it) if it.fs == fs && it.label == LABEL => Ok(it),
         other => Err(failed(format!("{device} does not hold what mkfs.{fs} made: {other:?}"))
             .help("look at the device; it may be failing")),
@@ -107,8 +107,8 @@ enum Low {
     Known(BTreeMap<String, String>),
 }
 
-fn low_level(path: &str) -> Result<Low> {
-    let said = program::output("blkid", &["--probe", "--output", "export", path])?;
+fn low_level(programs: &Programs, path: &str) -> Result<Low> {
+    let said = programs.output("blkid", &["--probe", "--output", "export", path])?;
     // It says "nothing found" for a device that it cannot read as well; only the complaint tells.
     match (said.status.code(), said.stderr.is_empty()) {
         (Some(0), _) => Ok(Low::Known(
@@ -120,15 +120,15 @@ fn low_level(path: &str) -> Result<Low> {
         )),
         (Some(2), true) => Ok(Low::Nothing),
         (Some(8), _) => Ok(Low::Ambivalent),
-        _ => Err(unknown(path, &program::complaint(&said))),
+        _ => Err(unknown(path, &complaint(&said))),
     }
 }
 
 /// The signatures that `wipefs` sees, which it is not told to wipe.
-fn signatures(path: &str) -> Result<Vec<String>> {
-    let said = program::output("wipefs", &["--noheadings", "--output", "TYPE", path])?;
+fn signatures(programs: &Programs, path: &str) -> Result<Vec<String>> {
+    let said = programs.output("wipefs", &["--noheadings", "--output", "TYPE", path])?;
     if !said.status.success() || !said.stderr.is_empty() {
-        return Err(unknown(path, &program::complaint(&said)));
+        return Err(unknown(path, &complaint(&said)));
     }
     let text = String::from_utf8_lossy(&said.stdout);
     let mut found: Vec<String> =
@@ -182,8 +182,8 @@ fn span(device: &Device, fields: &BTreeMap<String, String>) -> Result<Bytes> {
 }
 
 /// How much of its device a mounted XFS spans: what has grown is in its log first, and on the device later.
-pub(super) fn mounted_xfs_span(path: &str) -> Result<Bytes> {
-    let said = program::run("xfs_growfs", &["-n", path])?;
+pub(super) fn mounted_xfs_span(programs: &Programs, path: &str) -> Result<Bytes> {
+    let said = programs.run("xfs_growfs", &["-n", path])?;
     // `data     =                       bsize=4096   blocks=262144, imaxpct=25`
     let data = said.lines().find(|line| line.starts_with("data")).unwrap_or_default();
     let number = |name: &str| {

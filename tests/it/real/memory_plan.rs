@@ -24,14 +24,6 @@ struct Fleet {
 
 const HOSTS: [&str; 2] = ["H-1", "H-2"];
 
-/// Launches an instance; its id.
-fn launch() -> String {
-    let form = "Action=RunInstances&ImageId=ami-03cf127a&MinCount=1&MaxCount=1&InstanceType=t3.large&Placement.AvailabilityZone=eu-central-1a";
-    let answer = moto::ec2(form);
-    let id = answer.split("<instanceId>").nth(1).and_then(|rest| rest.split('<').next());
-    id.unwrap_or_else(|| panic!("no instance: {answer}")).to_owned()
-}
-
 impl Fleet {
     fn new(name: &str) -> Self {
         let project = Project::new();
@@ -51,7 +43,7 @@ impl Fleet {
         project.copy("plans/memory.rhai");
         let mounts = TempDir::new().unwrap();
         let machine = Machine::new(&[project.path(), mounts.path()]);
-        let instances = HOSTS.map(|_| launch()).to_vec();
+        let instances = HOSTS.map(|_| moto::launch()).to_vec();
         Self { project, instances, bucket, mounts, _machine: machine }
     }
 
@@ -128,7 +120,7 @@ fn two_hosts_share_a_memory_on_volumes_that_outlive_them() {
 
     // The instance of the first host is replaced: its volume moves to the new one, with what is on it.
     moto::ec2(&format!("Action=TerminateInstances&InstanceId.1={}", fleet.instances[0]));
-    fleet.instances[0] = launch();
+    fleet.instances[0] = moto::launch();
     let moved = fleet.expect(0, &[]);
     insta::assert_snapshot!("memory-plan-moved", fleet.stable(&moved));
     assert_eq!(fleet.agent(0, &["read", "goals.md"]), "be good\n");

@@ -91,6 +91,14 @@ pub(crate) fn ec2_in(region: &str, form: &str) -> String {
     request(region, "ec2", "POST /", form)
 }
 
+/// Launches an instance in the first zone; its id.
+pub(crate) fn launch() -> String {
+    let form = "Action=RunInstances&ImageId=ami-03cf127a&MinCount=1&MaxCount=1&InstanceType=t3.large&Placement.AvailabilityZone=eu-central-1a";
+    let answer = ec2(form);
+    let id = answer.split("<instanceId>").nth(1).and_then(|rest| rest.split('<').next());
+    id.unwrap_or_else(|| panic!("no instance: {answer}")).to_owned()
+}
+
 /// Makes a bucket.
 pub(crate) fn make_bucket(name: &str) {
     make_bucket_of(ACCOUNT, name);
