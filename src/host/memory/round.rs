@@ -8,6 +8,7 @@
 //! content is only in memory while its path is worked on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::{self, StreamExt as _};
 
@@ -26,6 +27,9 @@ const TRIES: u32 = 5;
 
 /// Paths that are asked about, or settled, at once: a store far away answers one call in some ten milliseconds.
 pub(super) const AT_ONCE: usize = 32;
+
+/// How much of what was read from the store is held in memory between looking and acting, in bytes. What is beyond is read again.
+const HELD: usize = 32 << 20;
 
 /// An edit that was put aside for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +98,8 @@ impl Report {
 struct Seen {
     local: Option<Version>,
     head: Head,
+    /// What the shared memory has, where it had to be read and is not too much.
+    stored: Option<Vec<u8>>,
     tag: Option<String>,
     /// The version that was removed here on purpose, where there is no file.
     removed: Option<Version>,
@@ -139,6 +145,8 @@ struct Round<'a> {
     /// The bases as they were before the round.
     index: Index,
     shrinking: Shrinking,
+    /// How much is held of what was read from the store, in bytes.
+    held: AtomicUsize,
 }
 
 impl Memory {
@@ -169,7 +177,7 @@ impl Memory {
     /// As for a round.
     pub async fn preview(&self, store: &dyn MemoryStore, remote: &str) -> Result<Report, MemoryError> {
         let index = self.state.index(remote)?;
-        let round = Round { memory: self, store, index, shrinking: Shrinking::Allowed };
+        let round = Round::new(self, store, index, Shrinking::Allowed);
         let (seen, mut report) = round.look_at_all().await?;
         for (path, it) in seen {
             let class = self.class(&path);
@@ -199,7 +207,7 @@ impl Memory {
         remote: &str,
         shrinking: Shrinking,
     ) -> Result<Report, MemoryError> {
-        let round = Round { memory: self, store, index: self.state.index(remote)?, shrinking };
+        let round = Round::new(self, store, self.state.index(remote)?, shrinking);
         let (seen, mut report) = round.look_at_all().await?;
         round.check_removals(&seen)?;
         let mut index = round.index.clone();
@@ -223,7 +231,11 @@ impl Memory {
     }
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    fn new(memory: &'a Memory, store: &'a dyn MemoryStore, index: Index, shrinking: Shrinking) -> Self {
+        Self { memory, store, index, shrinking, held: AtomicUsize::new(0) }
+    }
+
     /// Looks at every path that either side has, or had.
     async fn look_at_all(&self) -> Result<(Vec<(MemoryPath, Seen)>, Report), MemoryError> {
         let listed = self.store.list().await.map_err(|error| unreachable(&error))?;
@@ -294,28 +306,36 @@ impl Round<'_> {
             Some(_) => None,
             None => self.memory.state.removals()?.remove(path),
         };
-        let seen = |head, tag| Seen { local: local.clone(), head, tag, removed: removed.clone() };
+        let seen =
+            |head, stored, tag| Seen { local: local.clone(), head, stored, tag, removed: removed.clone() };
         match (listed, self.base(path)) {
-            (Some(None), _) => return Ok(seen(Head::Absent, None)),
+            (Some(None), _) => return Ok(seen(Head::Absent, None, None)),
             (Some(Some(tag)), Some(base)) if base.tag == tag => {
                 let version = base.version.clone();
                 let head = if base.removed { Head::Removed(version) } else { Head::File(version) };
-                return Ok(seen(head, Some(tag.to_owned())));
+                return Ok(seen(head, None, Some(tag.to_owned())));
             }
             _ => {}
         }
-        let Some(stored) = self.get(path).await? else { return Ok(seen(Head::Absent, None)) };
-        let head = match Tombstone::read(&stored.content) {
-            Some(stone) => Head::Removed(stone.of),
-            None => Head::File(Version::of(&stored.content)),
+        let Some(Stored { content, tag }) = self.get(path).await? else {
+            return Ok(seen(Head::Absent, None, None));
         };
-        if let Head::File(version) = &head
-            && local.as_ref() != Some(version)
-        {
-            // It is needed to act, as the base from then on, and is not held in memory until then.
-            self.memory.state.remember(&stored.content)?;
+        if let Some(stone) = Tombstone::read(&content) {
+            return Ok(seen(Head::Removed(stone.of), None, Some(tag)));
         }
-        Ok(seen(head, Some(stored.tag)))
+        let version = Version::of(&content);
+        let stored = (local.as_ref() != Some(&version)).then_some(content).and_then(|it| self.hold(it));
+        Ok(seen(Head::File(version), stored, Some(tag)))
+    }
+
+    /// Holds a content, unless too much is held by now.
+    fn hold(&self, content: Vec<u8>) -> Option<Vec<u8>> {
+        let held = self.held.fetch_add(content.len(), Ordering::Relaxed);
+        if held + content.len() <= HELD {
+            return Some(content);
+        }
+        self.held.fetch_sub(content.len(), Ordering::Relaxed);
+        None
     }
 
     async fn get(&self, path: &MemoryPath) -> Result<Option<Stored>, MemoryError> {
@@ -499,9 +519,12 @@ impl Round<'_> {
         }
     }
 
-    /// What the shared memory has of a path: from the blobs, else read now.
+    /// What the shared memory has of a path: as it was read, else from the blobs, else read now.
     async fn remote_content(&self, path: &MemoryPath, seen: &Seen) -> Result<Vec<u8>, MemoryError> {
         let Head::File(version) = &seen.head else { return Ok(Vec::new()) };
+        if let Some(stored) = &seen.stored {
+            return Ok(stored.clone());
+        }
         if let Some(blob) = self.memory.state.blob(version)? {
             return Ok(blob);
         }

@@ -1,6 +1,7 @@
 //! `clawd memory` on one machine: what agents call, what is refused, and that no acknowledged line is lost, whoever is killed when.
 
 mod commands;
+mod extremes;
 mod kills;
 mod publish;
 mod rounds;

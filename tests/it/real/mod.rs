@@ -7,6 +7,7 @@ mod contract;
 mod faults;
 mod image;
 mod memory_plan;
+mod memory_power;
 mod memory_s3;
 mod modules;
 mod moto;

@@ -23,7 +23,7 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs a program of the system that must succeed.
 #[track_caller]
-fn system(program: &str, args: &[&str]) -> String {
+pub(crate) fn system(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let output = output.unwrap_or_else(|error| panic!("{program} is missing ({error}); run scripts/setup"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
