@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::diagnostic::{Code, Diagnostic, nearest};
+use crate::memory::MemoryPath;
 use crate::plan::{Budget, Target};
 use crate::primitives::Port;
 use crate::providers::sim::{self, Faults, Settings};
@@ -54,6 +55,17 @@ pub(super) struct Config {
     profiles: BTreeMap<String, ProfileConfig>,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) memory: MemoryConfig,
+}
+
+/// The shared memory of the fleet.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemoryConfig {
+    /// Canonical files besides those of every memory.
+    #[serde(default)]
+    pub(super) canonical: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -121,6 +133,7 @@ impl Default for Config {
             profile: default_profile(),
             profiles: BTreeMap::new(),
             limits: Limits::default(),
+            memory: MemoryConfig::default(),
         }
     }
 }
@@ -192,6 +205,12 @@ impl Config {
                 config.fleet
             ))
             .help("1 to 64 letters, digits, `-`, `_`, `.`"));
+        }
+        for name in &config.memory.canonical {
+            name.parse::<MemoryPath>().map_err(|error| {
+                invalid(format!("{FILE}: [memory] canonical: {error}"))
+                    .help("paths are relative to the memory, like `decisions.md`")
+            })?;
         }
         Ok(config)
     }

@@ -15,6 +15,7 @@ use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::host::memory::{
     Expected, Memory, MemoryError, Published, Report, Shrinking, Told, Wanted, Written, keep_in_step,
+    unreachable,
 };
 use crate::memory::class::CONFLICTS;
 use crate::memory::{Class, MemoryPath, Version};
@@ -294,15 +295,25 @@ fn answer(args: &Args, terminal: &Terminal) -> Result<Said, Problem> {
 }
 
 fn init(args: &Args, wanted: Wanted) -> Result<Said, Problem> {
-    if let Some(remote) = &wanted.remote {
-        // A name that means nothing is told now, not by the first round.
-        Remote::parse(remote)?;
-    }
+    let versions = match &wanted.remote {
+        // A name that means nothing is told now, not by the first round; so is a bucket that is not there.
+        Some(remote) => {
+            let store = store(remote, PUBLISH_PROBE)?;
+            runtime()
+                .map_err(Problem::Usage)?
+                .block_on(store.keeps_versions())
+                .map_err(|error| unreachable(&error))?
+        }
+        None => None,
+    };
     let (memory, changed) = Memory::init(&args.dir, wanted)?;
     let host = &memory.settings().host;
     let did = if changed { "is a memory now" } else { "is a memory already" };
-    let text = format!("{} {did}, of {host}\n", args.dir.display());
-    Ok(Said::new(text, json!({ "dir": args.dir, "host": host, "changed": changed })))
+    let mut text = format!("{} {did}, of {host}\n", args.dir.display());
+    if versions == Some(false) {
+        text.push_str("The bucket keeps no versions: what is overwritten there is gone. Turn them on.\n");
+    }
+    Ok(Said::new(text, json!({ "dir": args.dir, "host": host, "changed": changed, "versions": versions })))
 }
 
 fn read(memory: &Memory, path: &MemoryPath, is_json: bool) -> Result<Said, Problem> {

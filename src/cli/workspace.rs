@@ -331,6 +331,7 @@ impl Workspace {
             script: script.to_owned(),
             params,
             target: self.profile.target.clone(),
+            canonical: self.config.memory.canonical.clone(),
             primitives: self.profile.primitives.clone(),
             budget: self.profile.budget.clone(),
             limits: self.config.limits,

@@ -47,6 +47,12 @@ struct Status {
     files: Vec<serde_json::Value>,
 }
 
+/// What `clawd memory init --json` says, as far as it is needed.
+#[derive(Debug, Deserialize)]
+struct Made {
+    versions: Option<bool>,
+}
+
 /// What `clawd memory sync --json` says, as far as it is needed.
 #[derive(Debug, Deserialize)]
 struct Round {
@@ -81,11 +87,13 @@ impl Keeper {
         for name in &config.canonical {
             init.extend(["--canonical", name]);
         }
-        self.memory::<serde_json::Value>(&config.dir, owner, &init)?;
+        let made: Made = self.memory(&config.dir, owner, &init)?;
         // What waits for a person is told by the status; only a round that could not be made is an error.
         self.memory::<Round>(&config.dir, owner, &["sync"])?;
         self.service(if config.watch { "restart" } else { "stop" }, config.watch)?;
-        self.status(&config.dir)?.ok_or_else(|| failed(format!("{} is no memory any more", config.dir)))
+        let status = self.status(&config.dir)?;
+        let status = status.ok_or_else(|| failed(format!("{} is no memory any more", config.dir)))?;
+        Ok(MemoryStatus { versions: made.versions, ..status })
     }
 
     /// How a memory stands; `None` when the directory is none.
@@ -116,6 +124,7 @@ impl Keeper {
         Ok(Some(MemoryStatus {
             in_step: mounted.as_ref().is_some_and(|last| last.in_step),
             age: mounted.map(|last| last.age()),
+            versions: None,
             conflicts,
             files: u32::try_from(files.len()).unwrap_or(u32::MAX),
             pending: pending.map(|round| MemoryPending {

@@ -83,7 +83,7 @@ struct Standing {
 
 impl From<MemoryStatus> for Standing {
     fn from(status: MemoryStatus) -> Self {
-        let MemoryStatus { config, in_step, age, conflicts, files: _, pending } = status;
+        let MemoryStatus { config, in_step, age, conflicts, files: _, versions: _, pending } = status;
         let limit = if config.watch { LATE_WATCHING } else { LATE };
         Self { late: age.is_some_and(|age| age > limit), config, in_step, conflicts, pending }
     }
@@ -244,6 +244,12 @@ output("memory", memory.dir);"#;
                 async move { cx.hosts().keep_memory(&token, instance, config).await }
             })
             .await?;
+        if status.versions == Some(false) {
+            cx.progress(&format!(
+                "the bucket of {} keeps no versions: what is overwritten is gone",
+                config.remote
+            ));
+        }
         if status.conflicts > 0 {
             cx.progress(&format!("{} conflicts wait for a person", status.conflicts));
         }

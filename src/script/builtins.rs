@@ -29,8 +29,11 @@ pub(super) fn register(engine: &mut Engine, session: &Shared) {
     builtin!("secret", |session, cx, name: ImmutableString, spec: RhaiMap| {
         secret(session, cx, &name, spec)
     });
-    if let Some(fleet) = session.fleet.as_deref().map(ImmutableString::from) {
-        engine.register_fn("fleet_name", move || fleet.clone());
+    if let Some(fleet) = &session.fleet {
+        let name = ImmutableString::from(&fleet.name);
+        engine.register_fn("fleet_name", move || name.clone());
+        let canonical: rhai::Array = fleet.canonical.iter().cloned().map(Dynamic::from).collect();
+        engine.register_fn("canonical_files", move || canonical.clone());
     }
     builtin!("read_text", |session, cx, path: ImmutableString| read(session, cx, &path)
         .map(ImmutableString::from));

@@ -13,7 +13,7 @@ use super::files::Project;
 use super::params::Params;
 use super::resolver::Resolver;
 use super::sandbox::{cpu_ms, sandbox, watch_variables};
-use super::session::{Found, Mode, Session, Shared, take_thrown, throw};
+use super::session::{Fleet, Found, Mode, Session, Shared, take_thrown, throw};
 use super::spans::Spans;
 use super::tokens::{Tokens, has_private};
 use super::{Evaluation, Failure, Inputs, STDLIB, builtins, steps};
@@ -30,7 +30,7 @@ const MAX_STACKS: usize = 20;
 pub(super) fn session(
     project: Project,
     main: &str,
-    fleet: Option<String>,
+    fleet: Option<Fleet>,
     params: Params,
     max_steps: usize,
     mode: Mode,
@@ -65,9 +65,9 @@ struct Attempt {
 
 fn attempt(inputs: &Inputs, mode: Mode) -> Attempt {
     let project = Project::new(inputs.root.clone(), inputs.limits.max_string_bytes);
-    let fleet = Some(inputs.target.fleet.clone());
+    let fleet = Fleet { name: inputs.target.fleet.clone(), canonical: inputs.canonical.clone() };
     let params = Params::new(inputs.params.clone());
-    let session = session(project, &inputs.script, fleet, params, inputs.limits.max_steps, mode);
+    let session = session(project, &inputs.script, Some(fleet), params, inputs.limits.max_steps, mode);
     let mut engine = sandbox(&session, &inputs.limits);
     steps::register(&mut engine, &session, inputs);
     builtins::register(&mut engine, &session);
@@ -177,6 +177,7 @@ fn finish(inputs: &Inputs, session: &Session) -> Plan<Recorded> {
         "stdlib": stdlib,
         "params": params,
         "target": inputs.target,
+        "canonical": inputs.canonical,
         "lock_files": inputs.lock_files,
     }))
     .expect("inputs always have a JSON form");

@@ -13,7 +13,7 @@ pub struct Builtin {
 }
 
 /// Every function of the plan language that is not a primitive.
-pub const BUILTINS: [Builtin; 11] = [
+pub const BUILTINS: [Builtin; 12] = [
     Builtin {
         name: "param",
         signature: "param(name: string, spec: map) -> any",
@@ -28,6 +28,11 @@ pub const BUILTINS: [Builtin; 11] = [
         name: "fleet_name",
         signature: "fleet_name() -> string",
         doc: "The name of the fleet, `fleet` in clawd.toml: what resources of the fleet are named and tagged after.",
+    },
+    Builtin {
+        name: "canonical_files",
+        signature: "canonical_files() -> list",
+        doc: "The canonical files of the shared memory besides `architecture.md`, `goals.md` and `ops.md`: `canonical` under `[memory]` in clawd.toml.",
     },
     Builtin {
         name: "read_text",

@@ -98,6 +98,8 @@ pub struct Inputs {
     pub params: BTreeMap<String, Given>,
     /// Where the plan is applied.
     pub target: Target,
+    /// Canonical files of the shared memory, besides those of every memory.
+    pub canonical: Vec<String>,
     /// The primitives the profile lets a script use; all when `None`.
     pub primitives: Option<Vec<String>>,
     /// The profile's budget; the smaller of it and the script's holds.

@@ -38,13 +38,20 @@ pub(super) enum Mode {
     Watch,
 }
 
+/// What `clawd.toml` says of the fleet, for scripts.
+pub(super) struct Fleet {
+    pub(super) name: String,
+    /// Canonical files of the shared memory, besides those of every memory.
+    pub(super) canonical: Vec<String>,
+}
+
 /// The state of one evaluation.
 pub(super) struct Session {
     pub(super) mode: Mode,
     pub(super) project: Project,
     pub(super) main: FileName,
-    /// The fleet's name; a module's model has none.
-    pub(super) fleet: Option<String>,
+    /// The fleet; a module's model has none.
+    pub(super) fleet: Option<Fleet>,
     pub(super) recorder: RefCell<Recorder>,
     pub(super) tokens: RefCell<Tokens>,
     pub(super) params: RefCell<Params>,

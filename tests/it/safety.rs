@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use clawd::exec::journal::{Journal, Record};
 use clawd::exec::observer::Recording;
 use clawd::exec::{Interrupt, Options, apply, decide};
-use clawd::providers::ports::{Tags, VolumeRequest, VolumeShape};
+use clawd::providers::ports::{SnapshotRequest, Tags, VolumeRequest, VolumeShape};
 use clawd::providers::sim::{Settings, World};
 use clawd::providers::{ProviderError, Providers};
 use clawd::units::GiB;
@@ -127,6 +127,33 @@ async fn a_volume_that_is_not_marked_blank_is_never_formatted() {
         insta::assert_snapshot!(format!("never-formatted-{name}"), stderr);
         assert_eq!(project.count("mount"), 0);
     }
+}
+
+/// Whatever its mark says: what it was made from holds data.
+#[tokio::test]
+async fn a_volume_from_a_snapshot_is_never_formatted() {
+    let project = Project::new();
+    project.write("plans/volume.rhai", VOLUME);
+    let providers = providers(&project);
+    let id = foreign_volume(&project, "source", &[("clawd:state", "blank")]).await;
+    let request = SnapshotRequest { volume_id: id, description: String::new(), tags: Tags::new() };
+    let snapshot = providers.ec2.create_snapshot(&request).await.unwrap();
+    let tags = OURS.iter().chain(&[("clawd:state", "blank")]);
+    let request = VolumeRequest {
+        zone: "eu-central-1a".into(),
+        size: GiB(10),
+        kind: "gp3".into(),
+        iops: None,
+        throughput: None,
+        kms_key: None,
+        snapshot: Some(snapshot),
+        tags: tags.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    };
+    providers.ec2.create_volume("restored", &request).await.unwrap();
+    providers.clock.settle().unwrap();
+    drop(providers);
+    project.expect(1, &["run", "plans/volume.rhai", "--yes"]);
+    assert_eq!(project.count("mount"), 0);
 }
 
 #[tokio::test]

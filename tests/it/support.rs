@@ -175,6 +175,7 @@ pub(crate) fn evaluate(root: &Path, script: &str, params: &[(&str, &str)]) -> Re
             .map(|(name, value)| ((*name).to_owned(), Given::Text((*value).to_owned())))
             .collect(),
         target: target(),
+        canonical: Vec::new(),
         primitives: None,
         budget: None,
         limits: Limits::default(),

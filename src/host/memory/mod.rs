@@ -23,7 +23,7 @@ pub use dir::Skipped;
 use dir::{Found, Root};
 pub use error::{ErrorKind, MemoryError};
 pub use publish::Published;
-pub use round::{Aside, Report};
+pub use round::{Aside, Report, unreachable};
 use state::State;
 pub use state::{Entry, Last};
 pub use watch::{Told, Watch, keep_in_step};

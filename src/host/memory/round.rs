@@ -611,7 +611,8 @@ fn removed(seen: &Seen) -> Option<Base> {
 }
 
 /// The store cannot be reached, or says no.
-pub(super) fn unreachable(error: &ProviderError) -> MemoryError {
+#[must_use]
+pub fn unreachable(error: &ProviderError) -> MemoryError {
     let told = MemoryError::new(ErrorKind::Remote, error.to_string());
     match &error.help {
         Some(help) => told.help(help.clone()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::BucketVersioningStatus;
 use tokio::sync::OnceCell;
 
 use super::error::{code, is_absent, status};
@@ -163,6 +164,19 @@ impl MemoryStore for S3Store {
             ProviderError::new(ErrorKind::Transient, OPERATION, format!("{key} broke off: {error}"))
         })?;
         Ok(Some(Stored { content: content.to_vec(), tag }))
+    }
+
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        const OPERATION: &str = "s3 GetBucketVersioning";
+        let client = self.objects().client().await?;
+        match client.get_bucket_versioning().bucket(&self.bucket).send().await {
+            Ok(found) => Ok(Some(found.status() == Some(&BucketVersioningStatus::Enabled))),
+            // A host's role need not be allowed to ask.
+            Err(error) if status(&error) == Some(403) => Ok(None),
+            Err(error) => {
+                Err(self.explained(self.session.failed(OPERATION, &error), status(&error), code(&error)))
+            }
+        }
     }
 
     async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {

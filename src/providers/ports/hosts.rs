@@ -244,6 +244,9 @@ pub struct MemoryStatus {
     /// How long ago the last round with this remote ended; `None` when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age: Option<Seconds>,
+    /// Whether the shared memory keeps what is overwritten, where that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<bool>,
     /// Files put aside for a person.
     pub conflicts: u32,
     /// Files in the directory; information only, agents write all the time.

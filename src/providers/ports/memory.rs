@@ -47,6 +47,8 @@ pub trait MemoryStore: Send + Sync {
     async fn list(&self) -> Answer<Vec<Listed>>;
     /// An object; `None` when there is none.
     async fn get(&self, key: &str) -> Answer<Option<Stored>>;
+    /// Whether the store keeps what is overwritten; `None` where that is not known, or not to be known.
+    async fn keeps_versions(&self) -> Answer<Option<bool>>;
     /// Writes an object under a condition.
     async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put>;
 }

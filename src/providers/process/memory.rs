@@ -110,6 +110,11 @@ impl MemoryStore for DirStore {
         self.read(key)
     }
 
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        // What was overwritten is in the blobs of whoever wrote it.
+        Ok(None)
+    }
+
     async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {
         self.place(key)?;
         let _lock = self.lock().map_err(|error| self.failed("lock", "", &error))?;

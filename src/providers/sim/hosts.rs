@@ -171,6 +171,7 @@ impl Hosts for Sim {
                     config: config.clone(),
                     in_step: true,
                     age: None,
+                    versions: None,
                     conflicts: 0,
                     files,
                     pending: None,

@@ -41,6 +41,10 @@ impl MemoryStore for Flaky {
         if self.breaks() == Some(0) { lost() } else { self.store.get(key).await }
     }
 
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        self.store.keeps_versions().await
+    }
+
     async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {
         match self.breaks() {
             Some(0) => lost(),
@@ -55,6 +59,42 @@ impl MemoryStore for Flaky {
             None => self.store.put(key, content, condition).await,
         }
     }
+}
+
+/// A store that does what it is asked, and loses the answer.
+struct Silent(std::sync::Arc<dyn MemoryStore>);
+
+#[async_trait::async_trait]
+impl MemoryStore for Silent {
+    async fn list(&self) -> Answer<Vec<Listed>> {
+        self.0.list().await
+    }
+
+    async fn get(&self, key: &str) -> Answer<Option<Stored>> {
+        self.0.get(key).await
+    }
+
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        self.0.keeps_versions().await
+    }
+
+    async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {
+        self.0.put(key, content, condition).await?;
+        lost()
+    }
+}
+
+/// What was asked is read back where the answer is lost: it is there, and the round is in step.
+#[test]
+fn a_lost_answer_to_a_write_that_was_done_is_no_failure() {
+    let home = TempDir::new().unwrap();
+    let store = memory_store(&home.path().join("shared")).unwrap();
+    let memory = Memory::init(&home.path().join("memory"), of("H-1")).unwrap().0;
+    let path: MemoryPath = "goals.md".parse().unwrap();
+    memory.append(&path, b"x\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let report = runtime.block_on(memory.sync(&Silent(store), "test", Shrinking::Refused)).unwrap();
+    assert_eq!(report, Report { pushed: vec![path], ..Report::default() });
 }
 
 /// A store in whose listing a file is removed here, as an agent does it while a round runs.
@@ -74,6 +114,10 @@ impl MemoryStore for Meanwhile<'_> {
 
     async fn get(&self, key: &str) -> Answer<Option<Stored>> {
         self.store.get(key).await
+    }
+
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        self.store.keeps_versions().await
     }
 
     async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {

@@ -144,6 +144,47 @@ fn lost_answers_and_races_lose_no_line() {
     }
 }
 
+/// A server that takes a write whatever its condition: the last writer would win there, so nothing is written to it but the probe.
+#[test]
+fn a_server_without_conditional_writes_is_refused() {
+    for header in ["if-none-match", "if-match"] {
+        let proxy = Proxy::with(move |call| call.is("s3 PutObject").then_some(Fault::Without(header)));
+        let remote = remote();
+        let host = Host::new("H-1", proxy.url()).with_file();
+        let said = host.sync(1, &remote);
+        let why = said["failed"][0]["why"].as_str().unwrap();
+        assert!(why.contains("does not honour conditional writes"), "{header}: {said}");
+        let keys = moto::keys(BUCKET);
+        let prefix = remote.strip_prefix(&format!("s3://{BUCKET}/")).unwrap();
+        let written: Vec<&String> = keys.iter().filter(|key| key.starts_with(prefix)).collect();
+        assert!(written.iter().all(|key| key.ends_with(".clawd-probe")), "{written:?}");
+    }
+}
+
+/// Who overwrites a memory wants to be able to look at what was there.
+#[test]
+fn a_bucket_without_versions_is_told() {
+    let remote = remote();
+    let host = Host::new("H-1", format!("http://127.0.0.1:{}", Moto::port()));
+    let init = ["init", "--host", "H-1", "--remote", &remote];
+    assert!(host.expect(0, &init, "").contains("keeps no versions"));
+    let bucket = "clawd-memory-versions";
+    moto::make_bucket(bucket);
+    moto::set(
+        bucket,
+        "versioning",
+        "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+    );
+    let remote = format!("s3://{bucket}/hive");
+    let init = ["init", "--host", "H-1", "--remote", &remote];
+    assert!(!host.expect(0, &init, "").contains("versions"));
+    // The remote is known from now on.
+    host.expect(0, &["write", "goals.md"], "one\n");
+    host.expect(0, &["sync"], "");
+    assert_eq!(moto::keys(bucket), ["hive/conflicts/H-1/.clawd-probe", "hive/goals.md"]);
+    host.expect(1, &["init", "--host", "H-1", "--remote", "s3://clawd-no-such-bucket/hive"], "");
+}
+
 #[test]
 fn what_cannot_be_synced_is_told() {
     let remote = remote();
@@ -161,6 +202,14 @@ fn what_cannot_be_synced_is_told() {
         call.is("s3 PutObject").then_some(Fault::Refuse(403, "AccessDenied", "Access Denied"))
     });
     text.push_str(&told(&Host { dir: TempDir::new().unwrap(), endpoint: denied.url() }.with_file(), &remote));
+    let elsewhere = Proxy::with(|call| {
+        let refusal = Fault::Refuse(301, "PermanentRedirect", "The bucket must be addressed elsewhere.");
+        call.operation.starts_with("s3 ").then_some(refusal)
+    });
+    text.push_str(&told(
+        &Host { dir: TempDir::new().unwrap(), endpoint: elsewhere.url() }.with_file(),
+        &remote,
+    ));
     insta::assert_snapshot!("memory-s3-wrong", text);
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Fault {
     Instead(&'static str),
     /// The same, with the import task's id that was asked for in the place of `@`.
     InsteadOfTask(&'static str),
+    /// Moto has the call without this header, as a server has it that does not know it.
+    Without(&'static str),
     /// Something is done after moto had the call; then the connection is cut.
     After(Arc<dyn Fn() + Send + Sync>),
     /// Something is done before moto has the call; then the connection is cut.
@@ -187,7 +189,7 @@ async fn answer(
         calls.push(call.clone());
         call
     };
-    let forward = || forward(upstream, &head, body.clone());
+    let forward = || forward_to(upstream, &head, body.clone());
     match rule(&call) {
         None => forward().await,
         Some(Fault::Refuse(status, code, message)) => Ok(refusal(&service, status, code, message)),
@@ -195,6 +197,11 @@ async fn answer(
         Some(Fault::CutAfter) => {
             forward().await?;
             Err(Cut)
+        }
+        Some(Fault::Without(header)) => {
+            let mut head = head;
+            head.headers.remove(header);
+            forward_to(upstream, &head, body).await
         }
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::Instead(body)) => Ok(Response::new(Full::new(Bytes::from_static(body.as_bytes())))),
@@ -285,7 +292,7 @@ fn refusal(service: &str, status: u16, code: &str, message: &str) -> Response<Fu
     response.body(Full::new(Bytes::from(body))).unwrap()
 }
 
-async fn forward(
+async fn forward_to(
     upstream: u16,
     head: &hyper::http::request::Parts,
     body: Bytes,
