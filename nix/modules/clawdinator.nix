@@ -197,5 +197,29 @@ in
         ExecStart = "${config.systemd.package}/bin/systemd-tmpfiles --create ${rules}";
       };
     };
+
+    # `sync_memory` starts it once the directory is a memory, and from then on it runs whenever the volume is there. It stops before
+    # the volume goes, so that a plan can take it away.
+    systemd.services.clawd-memory = {
+      description = "Keep the shared memory in step";
+      wantedBy = [ (if cfg.dataVolume.enable then mount.unit else "multi-user.target") ];
+      bindsTo = lib.optional cfg.dataVolume.enable mount.unit;
+      after = [
+        "network-online.target"
+        "clawdinator-layout.service"
+      ]
+      ++ lib.optional cfg.dataVolume.enable mount.unit;
+      wants = [ "network-online.target" ];
+      unitConfig.ConditionPathExists = "${layout.paths.memory}/.clawd-memory.json";
+      serviceConfig = {
+        ExecStart = "${lib.getExe cfg.package} memory sync --watch --dir ${layout.paths.memory}";
+        User = cfg.user;
+        Group = cfg.group;
+        Restart = "on-failure";
+        RestartSec = 30;
+        # A round that runs is finished first.
+        TimeoutStopSec = 120;
+      };
+    };
   };
 }

@@ -13,6 +13,7 @@ mod ami_identity;
 mod build_image;
 mod find_ami;
 mod import_ami;
+mod mount_decision;
 mod mount_volume;
 mod placement;
 mod prune_amis;

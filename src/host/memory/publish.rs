@@ -42,7 +42,7 @@ impl Memory {
     ) -> Result<Published, MemoryError> {
         let _alone = self.state.lock_round()?;
         let files = self.to_publish(below)?;
-        let listed = store.list().await.map_err(|error| unreachable(&error))?;
+        let listed = store.list(&[]).await.map_err(|error| unreachable(&error))?;
         let mut tags: BTreeMap<String, String> =
             listed.into_iter().map(|object| (object.key, object.tag)).collect();
         let before = self.state.published(remote)?;

@@ -238,7 +238,8 @@ impl<'a> Round<'a> {
 
     /// Looks at every path that either side has, or had.
     async fn look_at_all(&self) -> Result<(Vec<(MemoryPath, Seen)>, Report), MemoryError> {
-        let listed = self.store.list().await.map_err(|error| unreachable(&error))?;
+        let known: Vec<&str> = self.index.bases.keys().map(MemoryPath::as_str).collect();
+        let listed = self.store.list(&known).await.map_err(|error| unreachable(&error))?;
         let (files, skipped) = self.memory.list()?;
         let mut report = Report { skipped, ..Report::default() };
         let mut tags = BTreeMap::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::BucketVersioningStatus;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 
 use super::error::{code, is_absent, status};
@@ -13,6 +14,12 @@ use super::objects::Objects;
 use super::{Session, Settings};
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{Answer, Condition, Listed, MemoryStore, Put, Stored};
+
+/// Keys of one part of a listing: a page has 1,000, and leaves room for what came since.
+const PART: usize = 900;
+
+/// Parts that are listed at once.
+const PARTS_AT_ONCE: usize = 16;
 
 /// How the names of clawd's own objects begin.
 const OWN: &str = ".clawd";
@@ -74,6 +81,40 @@ impl S3Store {
         }
     }
 
+    /// The objects after one key, up to another and with it, in order.
+    async fn list_part(&self, after: Option<String>, to: Option<String>) -> Answer<Vec<Listed>> {
+        const OPERATION: &str = "s3 ListObjectsV2";
+        let client = self.objects().client().await?;
+        let mut pages = client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(&self.prefix)
+            .set_start_after(after.map(|after| self.key(&after)))
+            .into_paginator()
+            .send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| {
+                self.explained(self.session.failed(OPERATION, &error), status(&error), code(&error))
+            })?;
+            for object in page.contents() {
+                let key = object.key().and_then(|key| key.strip_prefix(&self.prefix)).unwrap_or_default();
+                // S3 lists by the bytes of keys, as texts are compared here.
+                if to.as_deref().is_some_and(|to| key > to) {
+                    return Ok(found);
+                }
+                let is_own = key.rsplit('/').next().is_some_and(|name| name.starts_with(OWN));
+                // A console makes a "directory" an object of its own.
+                if is_own || key.is_empty() || key.ends_with('/') {
+                    continue;
+                }
+                found
+                    .push(Listed { key: key.to_owned(), tag: object.e_tag().unwrap_or_default().to_owned() });
+            }
+        }
+        Ok(found)
+    }
+
     /// Refuses a server that takes a conditional write whatever the condition: there, the last writer would win.
     async fn probe(&self) -> Answer<()> {
         const OPERATION: &str = "s3 PutObject";
@@ -120,29 +161,14 @@ impl S3Store {
 
 #[async_trait]
 impl MemoryStore for S3Store {
-    async fn list(&self) -> Answer<Vec<Listed>> {
-        const OPERATION: &str = "s3 ListObjectsV2";
-        let client = self.objects().client().await?;
-        let mut pages =
-            client.list_objects_v2().bucket(&self.bucket).prefix(&self.prefix).into_paginator().send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| {
-                self.explained(self.session.failed(OPERATION, &error), status(&error), code(&error))
-            })?;
-            for object in page.contents() {
-                let key = object.key().and_then(|key| key.strip_prefix(&self.prefix)).unwrap_or_default();
-                let is_own = key.rsplit('/').next().is_some_and(|name| name.starts_with(OWN));
-                // A console makes a "directory" an object of its own.
-                if is_own || key.is_empty() || key.ends_with('/') {
-                    continue;
-                }
-                found
-                    .push(Listed { key: key.to_owned(), tag: object.e_tag().unwrap_or_default().to_owned() });
-            }
-        }
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(found)
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
+        // The first key of each part but the first, which begins where the memory does.
+        let bounds: Vec<String> = known.chunks(PART).skip(1).map(|part| part[0].to_owned()).collect();
+        let from = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
+        let to = bounds.iter().cloned().map(Some).chain(std::iter::once(None));
+        let parts: Vec<_> = from.zip(to).map(|(from, to)| self.list_part(from, to)).collect();
+        let parts: Vec<Vec<Listed>> = stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await?;
+        Ok(parts.into_iter().flatten().collect())
     }
 
     async fn get(&self, key: &str) -> Answer<Option<Stored>> {

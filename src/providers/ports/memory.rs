@@ -43,8 +43,9 @@ pub enum Put {
 /// A shared memory. Every write is conditional: none overwrites what its writer has not seen. Nothing is ever deleted.
 #[async_trait]
 pub trait MemoryStore: Send + Sync {
-    /// All objects, sorted by key.
-    async fn list(&self) -> Answer<Vec<Listed>>;
+    /// All objects, sorted by key. `known` are keys that were there before, sorted: by them a store that is far away can be listed in
+    /// parts at once. They change nothing about what is found.
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>>;
     /// An object; `None` when there is none.
     async fn get(&self, key: &str) -> Answer<Option<Stored>>;
     /// Whether the store keeps what is overwritten; `None` where that is not known, or not to be known.

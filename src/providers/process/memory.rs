@@ -99,7 +99,7 @@ impl DirStore {
 
 #[async_trait]
 impl MemoryStore for DirStore {
-    async fn list(&self) -> Answer<Vec<Listed>> {
+    async fn list(&self, _: &[&str]) -> Answer<Vec<Listed>> {
         let mut found = Vec::new();
         self.walk("", &mut found)?;
         found.sort_by(|a, b| a.key.cmp(&b.key));

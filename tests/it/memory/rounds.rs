@@ -33,8 +33,8 @@ fn lost<T>() -> Answer<T> {
 
 #[async_trait::async_trait]
 impl MemoryStore for Flaky {
-    async fn list(&self) -> Answer<Vec<Listed>> {
-        if self.breaks() == Some(0) { lost() } else { self.store.list().await }
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
+        if self.breaks() == Some(0) { lost() } else { self.store.list(known).await }
     }
 
     async fn get(&self, key: &str) -> Answer<Option<Stored>> {
@@ -66,8 +66,8 @@ struct Silent(std::sync::Arc<dyn MemoryStore>);
 
 #[async_trait::async_trait]
 impl MemoryStore for Silent {
-    async fn list(&self) -> Answer<Vec<Listed>> {
-        self.0.list().await
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
+        self.0.list(known).await
     }
 
     async fn get(&self, key: &str) -> Answer<Option<Stored>> {
@@ -106,8 +106,8 @@ struct Meanwhile<'a> {
 
 #[async_trait::async_trait]
 impl MemoryStore for Meanwhile<'_> {
-    async fn list(&self) -> Answer<Vec<Listed>> {
-        let listed = self.store.list().await;
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
+        let listed = self.store.list(known).await;
         self.memory.remove(&self.path, &Expected::Any, Shrinking::Refused).unwrap();
         listed
     }

@@ -144,6 +144,36 @@ fn lost_answers_and_races_lose_no_line() {
     }
 }
 
+/// A memory of many files is listed in parts, by the keys that were there before; what came or went since is in one of them.
+#[test]
+fn a_listing_in_parts_misses_nothing() {
+    let (proxy, remote) = (Proxy::plain(), remote());
+    let host = Host::new("H-1", proxy.url());
+    let dir = host.dir.path().join("memory/notes");
+    std::fs::create_dir(&dir).unwrap();
+    for n in 0..2_000 {
+        std::fs::write(dir.join(format!("{n:04}.md")), format!("{n}\n")).unwrap();
+    }
+    host.sync(0, &remote);
+    proxy.forget();
+    host.sync(0, &remote);
+    assert_eq!(proxy.count("s3 ListObjects"), 3, "900 keys are a part: {:?}", proxy.calls());
+    // The second part begins after notes/0900.md.
+    let prefix = remote.strip_prefix(&format!("s3://{BUCKET}/")).unwrap();
+    let new = ["aaa.md", "notes/0900.md.md", "notes/0899x.md", "notes/1500a.md", "zzz.md"];
+    for name in new {
+        moto::put_object(BUCKET, &format!("{prefix}/{name}"), "new\n");
+    }
+    let gone = ["notes/0000.md", "notes/0900.md", "notes/0901.md", "notes/1800.md", "notes/1999.md"];
+    for name in gone {
+        moto::delete_object(BUCKET, &format!("{prefix}/{name}"));
+    }
+    let said = host.sync(0, &remote);
+    let mut sorted = new;
+    sorted.sort_unstable();
+    assert_eq!((&said["pulled"], &said["restored"]), (&sorted.into(), &gone.into()), "{said}");
+}
+
 /// A server that takes a write whatever its condition: the last writer would win there, so nothing is written to it but the probe.
 #[test]
 fn a_server_without_conditional_writes_is_refused() {
@@ -193,7 +223,7 @@ fn what_cannot_be_synced_is_told() {
     let told = |host: &Host, remote: &str| {
         let args = ["sync", "--remote", remote];
         let text = block(&args, &host.run(&args, ""));
-        text.replace(&host.endpoint, "[endpoint]")
+        text.replace(&host.endpoint, "[endpoint]").replace(remote, "[remote]")
     };
     let mut text = told(&host, "s3://clawd-no-such-bucket/hive");
     text.push_str(&told(&host, "s3://NoBucket"));
