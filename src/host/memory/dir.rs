@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, fsync, mkdirat, open, openat, renameat, statat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fsync, mkdirat, open, openat, openat2, renameat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -102,6 +103,14 @@ impl Root {
 
     /// A file's content; `None` when there is no file.
     pub(super) fn read(&self, path: &MemoryPath) -> Result<Option<Found>, MemoryError> {
+        // The kernel walks the names, and refuses every link on the way.
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let wanted = OFlags::RDONLY | OFlags::NONBLOCK | flags();
+        match openat2(&self.dir, path.as_str(), wanted, Mode::empty(), beneath) {
+            // Before Linux 5.6, and where a sandbox does not know the call: name by name.
+            Err(Errno::NOSYS) => {}
+            opened => return self.opened(opened, path),
+        }
         match self.parent(path, false)? {
             Some(dir) => self.read_in(&dir, path),
             None => Ok(None),
@@ -111,6 +120,15 @@ impl Root {
     fn read_in(&self, dir: &OwnedFd, path: &MemoryPath) -> Result<Option<Found>, MemoryError> {
         // Without waiting: a pipe would make the reader wait for a writer.
         let opened = openat(dir, path.name(), OFlags::RDONLY | OFlags::NONBLOCK | flags(), Mode::empty());
+        self.opened(opened, path)
+    }
+
+    /// What an attempt to open a file gave.
+    fn opened(
+        &self,
+        opened: Result<OwnedFd, Errno>,
+        path: &MemoryPath,
+    ) -> Result<Option<Found>, MemoryError> {
         let file = match opened {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
@@ -122,8 +140,10 @@ impl Root {
         if let Some(what) = not_plain(FileType::from_raw_mode(stat.st_mode), stat.st_nlink as u64) {
             return Err(no_file(path, what));
         }
-        let mut content = Vec::new();
+        // Room for the end, too, which is found by reading it.
+        let mut content = Vec::with_capacity(usize::try_from(stat.st_size).unwrap_or(0) + 1);
         StdFile::from(file)
+            .take(u64::MAX)
             .read_to_end(&mut content)
             .map_err(|error| MemoryError::io("read", &self.path.join(path.as_str()), &error))?;
         Ok(Some(Found { content, mode: Mode::from_raw_mode(stat.st_mode) }))
