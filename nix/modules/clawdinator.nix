@@ -108,6 +108,12 @@ in
         '';
       };
 
+      watch = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether the memory is kept in step all the time; what a plan gives to `sync_memory` as `watch`.";
+      };
+
       remote = mkOption {
         type = types.nullOr (types.strMatching patterns.remote);
         default = null;
@@ -202,7 +208,7 @@ in
     # the volume goes, so that a plan can take it away.
     systemd.services.clawd-memory = {
       description = "Keep the shared memory in step";
-      wantedBy = [ (if cfg.dataVolume.enable then mount.unit else "multi-user.target") ];
+      wantedBy = lib.optional cfg.memory.watch (if cfg.dataVolume.enable then mount.unit else "multi-user.target");
       bindsTo = lib.optional cfg.dataVolume.enable mount.unit;
       after = [
         "network-online.target"

@@ -21,8 +21,8 @@ use crate::providers::ports::{
 };
 use crate::providers::{ErrorKind, ProviderError};
 
-/// How long a message or its help may be in an answer, in bytes, so that the whole stays below its limit.
-const MESSAGE_LIMIT: usize = HOST_REPLY_LIMIT / 4;
+/// How long a message or its help may be in an answer, in bytes: as JSON, a character may take six times its length.
+const MESSAGE_LIMIT: usize = HOST_REPLY_LIMIT / 16;
 
 /// What runs on a host: mounts its volume, keeps its memory
 #[derive(Debug, clap::Args)]
@@ -94,7 +94,9 @@ pub(super) fn run(args: &Args, terminal: &Terminal) -> Outcome {
 /// Whoever runs `clawd memory`: this very program.
 fn keeper(programs: Programs) -> Result<Keeper, Diagnostic> {
     let clawd = std::env::current_exe();
-    clawd.map(|clawd| Keeper { clawd, programs }).map_err(|error| {
+    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let variables = variables.filter(|(name, _)| name.starts_with("AWS_")).collect();
+    clawd.map(|clawd| Keeper { clawd, programs, variables }).map_err(|error| {
         Diagnostic::error(Code::StateUnwritable, format!("clawd does not know where it lies: {error}"))
     })
 }
@@ -136,7 +138,9 @@ fn answer<R: DeserializeOwned, T: Serialize>(
         Ok(done) => HostOutcome::Ok(done),
         Err(error) => HostOutcome::Error(short(error.into())),
     };
-    let reply = HostReply { version: HOST_FORMAT, token: spec.token, outcome };
+    // What is no token is told in the message, and not given back.
+    let token = spec.token.filter(|token| answers::is_token(token));
+    let reply = HostReply { version: HOST_FORMAT, token, outcome };
     terminal.out(&format!("{}\n", serde_json::to_string(&reply).unwrap_or_default()));
     Ok(match refused {
         None => Exit::Done,

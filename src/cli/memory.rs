@@ -22,7 +22,7 @@ use crate::memory::{Class, MemoryPath, Version};
 use crate::plan::render::printable;
 use crate::providers::ports::MemoryStore;
 use crate::providers::process::memory_store;
-use crate::units::Seconds;
+use crate::units::{NotADuration, Seconds};
 
 /// Where a memory is by default: on the host's data volume.
 const DIR: &str = "/var/lib/clawd/memory";
@@ -122,7 +122,7 @@ enum Command {
         #[arg(long)]
         watch: bool,
         /// How long at most between two rounds, like 60s or 5m.
-        #[arg(long, value_name = "TIME", default_value = "60s", requires = "watch")]
+        #[arg(long, value_name = "TIME", default_value = "60s", requires = "watch", value_parser = period)]
         period: Seconds,
     },
     /// Copy a part of the memory to where anybody may read it; anything that looks like a secret refuses the whole
@@ -140,6 +140,15 @@ enum Command {
         #[arg(value_name = "FILE")]
         path: Option<String>,
     },
+}
+
+/// A period between rounds: faster asks for nothing new, slower is not in step.
+fn period(text: &str) -> Result<Seconds, String> {
+    let period: Seconds = text.parse().map_err(|error: NotADuration| error.to_string())?;
+    match period {
+        Seconds(1..=86_400) => Ok(period),
+        _ => Err("from 1s to 1d".to_owned()),
+    }
 }
 
 /// What must hold for a write.
@@ -375,6 +384,7 @@ fn status(memory: &Memory) -> Result<Said, MemoryError> {
     let json = json!({
         "host": settings.host,
         "canonical": settings.canonical,
+        "ignore": settings.ignore,
         "remote": settings.remote,
         "last": last,
         "conflicts": conflicts,

@@ -13,7 +13,9 @@ use indexmap::IndexMap;
 use super::retry;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::graph::dependants;
-use crate::plan::{Action, Decided, Decision, Hindrance, Plan, Recorded, Step, StepDecision, Unmanaged};
+use crate::plan::{
+    Action, Decided, Decision, Effect, Hindrance, Plan, Recorded, Step, StepDecision, Unmanaged,
+};
 use crate::primitives::{ObserveContext, Refusal, Registry, StepError};
 use crate::providers::Providers;
 use crate::providers::ports::{Owned, Purpose};
@@ -155,16 +157,17 @@ fn is_claimed(owned: &Owned, steps: &IndexMap<Address, Step>, outcomes: &[Option
     ids.next().is_none()
 }
 
-/// The ids of what steps take away one by one: the plan shows them there, and they do not stay as they are.
+/// The ids of what steps take away, as a whole or one by one: the plan shows them there, and they do not stay as they are.
 fn destroyed(outcomes: &[Option<StepDecision>]) -> HashSet<&str> {
+    let changes = outcomes.iter().flatten().flat_map(|outcome| &outcome.decision.changes);
+    let whole = changes.filter(|change| change.effect == Effect::Destroy).filter_map(|it| it.before.as_str());
     let nested = outcomes.iter().flatten().flat_map(|outcome| &outcome.decision.nested);
     let going = nested.filter(|nested| nested.action == Action::Destroy);
-    going
-        .flat_map(|nested| {
-            let parts = nested.changes.iter().filter_map(|change| change.before.as_str());
-            std::iter::once(nested.address.as_str()).chain(parts)
-        })
-        .collect()
+    let parts = going.flat_map(|nested| {
+        let parts = nested.changes.iter().filter_map(|change| change.before.as_str());
+        std::iter::once(nested.address.as_str()).chain(parts)
+    });
+    whole.chain(parts).collect()
 }
 
 /// Arguments with everything filled in that `known` knows.

@@ -98,13 +98,20 @@ impl Answers {
     }
 
     fn path(&self, token: &str) -> Result<PathBuf, ProviderError> {
-        let is_token = (16..=64).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match is_token {
+        match is_token(token) {
             true => Ok(self.dir.join(token)),
-            false => Err(ProviderError::permanent("host", format!("`{}` is no token", token.escape_debug()))
-                .help("16 to 64 hexadecimal digits")),
+            false => {
+                Err(ProviderError::permanent("host", format!("`{:.64}` is no token", token.escape_debug()))
+                    .help("16 to 64 hexadecimal digits"))
+            }
         }
     }
+}
+
+/// Whether a text is a token.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
+    (16..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn digest(request: &impl Serialize) -> String {

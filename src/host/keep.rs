@@ -1,6 +1,7 @@
 //! A memory directory kept in step on this host: made one on the mounted volume, synced once, watched from then on. All of it is done
 //! by `clawd memory` as the owner of the mount, so that agents can write what a round wrote, and no link of theirs is followed as root.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -21,6 +22,9 @@ const SERVICE: &str = "clawd-memory.service";
 /// How many names of a kind are told; the rest is counted.
 const NAMES: usize = 20;
 
+/// How long the names of a kind are together, in bytes: an answer is short.
+const NAMES_LENGTH: usize = 1 << 10;
+
 type Result<T> = std::result::Result<T, ProviderError>;
 
 fn failed(message: impl Into<String>) -> ProviderError {
@@ -34,6 +38,8 @@ pub struct Keeper {
     pub clawd: PathBuf,
     /// The programs of the system.
     pub programs: Programs,
+    /// What `clawd memory` may see besides: where AWS is, and as whom.
+    pub variables: Vec<(String, OsString)>,
 }
 
 /// What `clawd memory status --json` says of a memory itself.
@@ -41,6 +47,7 @@ pub struct Keeper {
 struct Status {
     host: String,
     canonical: Vec<String>,
+    ignore: Vec<String>,
     remote: Option<String>,
     last: Option<Last>,
     conflicts: u32,
@@ -61,6 +68,14 @@ struct Round {
     merged: Vec<String>,
     removed: Vec<String>,
     restored: Vec<String>,
+    failed: Vec<Failed>,
+}
+
+/// A file that could not be synced.
+#[derive(Debug, Deserialize)]
+struct Failed {
+    path: String,
+    why: String,
 }
 
 /// What a failing `clawd memory --json` says.
@@ -83,14 +98,28 @@ impl Keeper {
     /// The directory is on no mounted volume; the round failed; the host has no such service.
     pub fn keep(&self, config: &MemoryConfig) -> Result<MemoryStatus> {
         let owner = owner(config)?;
+        // What was set here and is none of the plan's stays.
+        let before = self.ask::<Status>(&config.dir, owner, &["status"])?.or_none("memory.none")?;
         let mut init = vec!["init", "--host", &config.host, "--remote", &config.remote];
         for name in &config.canonical {
             init.extend(["--canonical", name]);
         }
+        for glob in before.iter().flat_map(|status| &status.ignore) {
+            init.extend(["--ignore", glob]);
+        }
         let made: Made = self.memory(&config.dir, owner, &init)?;
-        // What waits for a person is told by the status; only a round that could not be made is an error.
-        self.memory::<Round>(&config.dir, owner, &["sync"])?;
-        self.service(if config.watch { "restart" } else { "stop" }, config.watch)?;
+        // A watcher may be in the middle of a long round, under other settings.
+        self.service("stop", false)?;
+        let round = self.memory::<Round>(&config.dir, owner, &["sync"]);
+        // It watches also where the first round failed: the next one tries again.
+        if config.watch {
+            self.service("start", true)?;
+        }
+        // What waits for a person is told by the status; what failed was not shared.
+        if let Some(first) = round?.failed.first() {
+            let message = format!("not all of {} was synced: {}: {}", config.dir, first.path, first.why);
+            return Err(failed(message).help("`clawd memory sync` on the host names all that failed"));
+        }
         let status = self.status(&config.dir)?;
         let status = status.ok_or_else(|| failed(format!("{} is no memory any more", config.dir)))?;
         Ok(MemoryStatus { versions: made.versions, ..status })
@@ -101,12 +130,19 @@ impl Keeper {
     /// # Errors
     /// It is one, and cannot be read.
     pub fn status(&self, dir: &str) -> Result<Option<MemoryStatus>> {
-        let Ok(is) = fs::symlink_metadata(dir) else { return Ok(None) };
-        let owner = (is.uid(), is.gid());
+        if fs::symlink_metadata(dir).is_err() {
+            return Ok(None);
+        }
+        let mount = volume::mount_above(dir)?;
+        // On the host's own disk it is none that a plan keeps.
+        if mount == "/" {
+            return Ok(None);
+        }
+        let owner = owner_of(&mount)?;
         let Some(status) = self.ask::<Status>(dir, owner, &["status"])?.or_none("memory.none")? else {
             return Ok(None);
         };
-        let Status { host, canonical, remote, last, conflicts, files } = status;
+        let Status { host, canonical, ignore: _, remote, last, conflicts, files } = status;
         let pending = match &remote {
             // A shared memory that cannot be reached now is no reason not to tell how things stand here.
             Some(_) => self.ask::<Round>(dir, owner, &["sync", "--dry-run"])?.or_none("").unwrap_or(None),
@@ -114,16 +150,16 @@ impl Keeper {
         };
         let config = MemoryConfig {
             dir: dir.to_owned(),
-            mount: volume::mount_above(dir)?,
+            mount,
             remote: remote.unwrap_or_default(),
             host,
             canonical,
             watch: self.is_active(),
         };
-        let mounted = last.filter(|last| last.remote == config.remote);
+        let last = last.filter(|last| last.remote == config.remote);
         Ok(Some(MemoryStatus {
-            in_step: mounted.as_ref().is_some_and(|last| last.in_step),
-            age: mounted.map(|last| last.age()),
+            in_step: last.as_ref().is_some_and(|last| last.in_step),
+            age: last.map(|last| last.age()),
             versions: None,
             conflicts,
             files: u32::try_from(files.len()).unwrap_or(u32::MAX),
@@ -171,6 +207,8 @@ impl Keeper {
     ) -> Result<Said<T>> {
         let mut command = Command::new(&self.clawd);
         command.args(["memory", "--json", "--dir", dir]).args(args).current_dir("/").stdin(Stdio::null());
+        // Whoever it runs as can read its environment.
+        command.env_clear().env("PATH", &self.programs.path).envs(self.variables.iter().cloned());
         if rustix::process::geteuid().is_root() {
             command.uid(user).gid(group);
         }
@@ -231,6 +269,10 @@ fn owner(config: &MemoryConfig) -> Result<(u32, u32)> {
         return Err(ProviderError::refused("host memory", message)
             .help("an unmounted directory must not read as \"everything deleted\": mount the volume first"));
     }
+    owner_of(mount)
+}
+
+fn owner_of(mount: &str) -> Result<(u32, u32)> {
     let is = fs::metadata(mount).map_err(|error| failed(format!("cannot look at {mount}: {error}")))?;
     Ok((is.uid(), is.gid()))
 }
@@ -238,9 +280,14 @@ fn owner(config: &MemoryConfig) -> Result<(u32, u32)> {
 /// The first names of two lists, and how many more there are.
 fn names(first: &[String], second: &[String]) -> Vec<String> {
     let all = first.len() + second.len();
-    let mut told: Vec<String> = first.iter().chain(second).take(NAMES).cloned().collect();
-    if all > NAMES {
-        told.push(format!("{} more", all - NAMES));
+    let mut room = NAMES_LENGTH;
+    let fits = |name: &&String| {
+        room = room.saturating_sub(name.len());
+        room > 0
+    };
+    let mut told: Vec<String> = first.iter().chain(second).take(NAMES).take_while(fits).cloned().collect();
+    if all > told.len() {
+        told.push(format!("{} more", all - told.len()));
     }
     told
 }

@@ -34,7 +34,7 @@ pub enum Move {
     Merge,
     /// Remove the local file, of which the tombstone names the version.
     RemoveHere,
-    /// Put a tombstone over the remote version, which is the one that was removed here.
+    /// Put a tombstone over the remote version, which is the one that was removed here, or that it was made of.
     RemoveThere,
 }
 
@@ -64,7 +64,13 @@ pub fn decide(
         (Some(local), Head::Removed(of)) if same(local) && local == of => Move::RemoveHere,
         (Some(_), Head::Removed(_)) => Move::PushBack,
         (None, Head::File(_)) if base.is_none() && removed.is_none() => Move::Pull,
-        (None, Head::File(remote)) if removed == Some(remote) => Move::RemoveThere,
+        // Without a base nobody here has seen it shared: what was removed here may have been another file of the same content. Who
+        // edits and then removes had seen the base.
+        (None, Head::File(remote))
+            if base.is_some() && removed.is_some_and(|removed| removed == remote || same(remote)) =>
+        {
+            Move::RemoveThere
+        }
         (None, Head::File(_)) => Move::Restore,
     }
 }
@@ -110,6 +116,8 @@ mod tests {
             (some(&a), some(&b), Head::Absent, None, Move::PushBack),
             // Gone here.
             (some(&a), None, file(&a), some(&a), Move::RemoveThere),
+            (some(&a), None, file(&a), some(&b), Move::RemoveThere),
+            (None, None, file(&a), some(&a), Move::Restore),
             (some(&a), None, file(&a), None, Move::Restore),
             (some(&a), None, file(&b), some(&a), Move::Restore),
             (some(&a), None, file(&b), None, Move::Restore),

@@ -45,12 +45,6 @@ impl MemoryPath {
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
-
-    /// How the path reads where upper and lower case are one. Two paths of which this is the same would be one file there.
-    #[must_use]
-    pub fn folded(&self) -> String {
-        self.0.to_lowercase()
-    }
 }
 
 impl FromStr for MemoryPath {

@@ -6,10 +6,10 @@ use super::context::Scope;
 use super::mount_volume::{Args, FileSystem, default_mode, default_owner};
 use super::partial::Partial;
 use super::primitive::Refusal;
-use super::volume::{BLANK, FORMATTED, SUPERSEDED, is_gone, may_format, state};
+use super::volume::{BLANK, FORMATTED, SUPERSEDED, is_gone, may_format, state, unknown_among};
 use crate::plan::{Action, Change, Decision, Effect};
 use crate::providers::ports::{
-    Instance, MountReport, Snapshot, TAG_FLEET, TAG_HOST, TAG_STATE, TAG_STEP, Volume,
+    Instance, MountReport, NEVER_A_MOUNT, Snapshot, TAG_FLEET, TAG_HOST, TAG_STATE, TAG_STEP, Volume,
 };
 use crate::value::Value;
 
@@ -31,12 +31,13 @@ pub(super) struct Seen {
 impl Seen {
     /// What is to be done.
     pub(super) fn decide(&self, args: &Partial<'_, Args>, scope: Scope<'_>) -> Result<Decision, Refusal> {
-        self.refusals(args)?;
-        if args.str("host").is_none() {
-            return Ok(Decision::unknown("host is not known yet"));
+        if let Some(key) = unknown_among(args, &["host", "path", "efs", "access_point", "adopt", "snapshot"])
+        {
+            return Ok(Decision::unknown(format!("{key} is not known yet")));
         }
+        self.refusals(args)?;
         if let Some(efs) = args.str("efs") {
-            return Ok(self.decide_efs(args, efs));
+            return self.decide_efs(args, efs);
         }
         let zone = match (&self.volume, args.str("zone"), &self.instance) {
             (Some(volume), _, _) => volume.zone.as_str().into(),
@@ -82,6 +83,12 @@ impl Seen {
     /// What stands against the arguments, given what is there.
     fn refusals(&self, args: &Partial<'_, Args>) -> Result<(), Refusal> {
         contradictions(args)?;
+        if let Some(path) = args.str("path").filter(|path| NEVER_A_MOUNT.contains(path)) {
+            return Err(Refusal::new(
+                format!("{path} is the host's own: no volume is mounted over it"),
+                "mount it at a directory of its own, like /var/lib/clawd",
+            ));
+        }
         if let Some(instance) = self.instance.as_ref().filter(|instance| is_gone(instance)) {
             return Err(Refusal::new(
                 format!("the instance {} is {}", instance.id, instance.state),
@@ -92,8 +99,19 @@ impl Seen {
             refuse_snapshot(snapshot, args)?;
         }
         self.refuse_holder()?;
+        let host_zone = self.instance.as_ref().map(|instance| instance.zone.as_str());
+        if let (Some(zone), Some(host_zone)) = (args.str("zone"), host_zone)
+            && zone != host_zone
+        {
+            return Err(Refusal::new(
+                format!(
+                    "the volume is to be in zone {zone}, the host is in {host_zone}: it could not be attached"
+                ),
+                "leave out `zone`: the volume is made where its host is",
+            ));
+        }
         let Some(volume) = &self.volume else { return Ok(()) };
-        let wanted_zone = args.str("zone").or(self.instance.as_ref().map(|instance| instance.zone.as_str()));
+        let wanted_zone = host_zone.or(args.str("zone"));
         if let Some(zone) = wanted_zone.filter(|zone| *zone != volume.zone) {
             return Err(Refusal::new(
                 format!(
@@ -259,7 +277,7 @@ impl Seen {
     }
 
     /// What is mounted of EFS, against what is wanted.
-    fn decide_efs(&self, args: &Partial<'_, Args>, efs: &str) -> Decision {
+    fn decide_efs(&self, args: &Partial<'_, Args>, efs: &str) -> Result<Decision, Refusal> {
         let planned = Value::map([
             ("volume_id", efs.into()),
             ("host", args.planned("host")),
@@ -272,15 +290,23 @@ impl Seen {
         let Some(mounted) = &self.mounted else {
             let changes = ["efs", "access_point", "instance", "path"];
             let changes = changes.map(|key| Change::new(key, args.planned(key)));
-            return Decision::new(Action::Create, "it is not mounted on the host", planned).changes(changes);
+            return Ok(
+                Decision::new(Action::Create, "it is not mounted on the host", planned).changes(changes)
+            );
         };
+        if mounted.source != efs {
+            return Err(Refusal::new(
+                format!("{} is already the mount of {}, not of {efs}", mounted.path, mounted.source),
+                "mount the file system elsewhere, or unmount the other one by hand",
+            ));
+        }
         let changes = owner_changes(mounted, args);
         if changes.is_empty() {
-            return Decision::no_op(format!("{efs} is mounted"), planned);
+            return Ok(Decision::no_op(format!("{efs} is mounted"), planned));
         }
         let what: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
         let reason = format!("{efs} differs in {}", what.join(", "));
-        Decision::new(Action::Update, reason, planned).changes(changes)
+        Ok(Decision::new(Action::Update, reason, planned).changes(changes))
     }
 }
 

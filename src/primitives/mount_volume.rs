@@ -12,8 +12,8 @@ use super::mount_decision::Seen;
 use super::partial::Partial;
 use super::primitive::{Port, Primitive, Refusal};
 use super::volume::{
-    BLANK, FORMATTED, FORMATTING, POLL, SUPERSEDED, attach, is_alive, look_up, mark, may_format, of_step,
-    only, state, tag, take_away,
+    BLANK, FORMATTED, FORMATTING, POLL, RELEASED, RELEASING, SUPERSEDED, attach, is_alive, look_up, mark,
+    may_format, of_step, only, state, tag, take_away,
 };
 use crate::plan::Decision;
 use crate::providers::ProviderError;
@@ -80,7 +80,7 @@ pub(super) struct Args {
     /// The instance it is attached to, `i-...`
     instance: String,
     /// Where it is mounted on the host.
-    #[schemars(regex(pattern = r"^/[A-Za-z0-9._/\-]*$"))]
+    #[schemars(regex(pattern = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"))]
     path: String,
     /// Size. It grows when this does, and never shrinks. Every volume has one; a file system on EFS has none.
     #[schemars(range(min = 1, max = 65536))]
@@ -90,9 +90,9 @@ pub(super) struct Args {
     /// File system.
     #[serde(default)]
     fs: FileSystem,
-    /// EBS volume type.
-    #[serde(default, rename = "type")]
-    kind: VolumeType,
+    /// EBS volume type; gp3 when a volume is made, and as it is otherwise.
+    #[serde(rename = "type")]
+    kind: Option<VolumeType>,
     /// Provisioned operations per second.
     #[schemars(range(min = 100, max = 256_000))]
     iops: Option<u32>,
@@ -286,14 +286,28 @@ output("volume", mount.volume_id);"#;
             return mount_efs(&args, efs, &instance, cx).await;
         }
         let size = args.size_gib.unwrap_or(0);
-        let volume = match seen.volume {
+        let mut volume = match seen.volume {
             Some(volume) => volume,
             None => create(&args, &instance, cx).await?,
         };
+        // A volume may fail a moment after it was made; until then nothing else moves.
+        while volume.state == "creating" {
+            cx.sleep(POLL).await?;
+            volume = look_up(&volume.id, cx).await?;
+        }
         if let Some(old) = &seen.old {
             // The new one is there before the old one leaves; both at once would be two volumes of one label.
-            take_away(old, seen.mounted.as_ref(), args.activate.as_str(), cx).await?;
+            if !matches!(volume.state.as_str(), "available" | "in-use") {
+                let message = format!("{} is {}", volume.id, volume.state);
+                return Err(ProviderError::permanent("ec2 CreateVolume", message)
+                    .help("the old volume stays where it is; look at the snapshot and its key"));
+            }
+            take_away(old, &args.path, args.activate.as_str(), cx).await?;
             tag("CreateTags superseded", &old.id, &mark(format!("{SUPERSEDED}{}", volume.id)), cx).await?;
+        }
+        if state(&volume).starts_with(RELEASING) || state(&volume).starts_with(RELEASED) {
+            // Before anybody can write to it: no later release takes an old snapshot for what is on it.
+            tag("CreateTags in use", &volume.id, &mark(FORMATTED), cx).await?;
         }
         let volume = attach(volume, &instance, cx).await?;
         let size = size.max(volume.size.0);
@@ -320,7 +334,7 @@ async fn change_shape(
 ) -> Result<(), ProviderError> {
     let shape = VolumeShape {
         size,
-        kind: args.kind.as_str().to_owned(),
+        kind: args.kind.map_or_else(|| volume.kind.clone(), |kind| kind.as_str().to_owned()),
         iops: args.iops,
         throughput: args.throughput,
     };
@@ -376,7 +390,7 @@ async fn create(args: &Args, instance: &Instance, cx: &ApplyContext<'_>) -> Resu
     let request = VolumeRequest {
         zone: args.zone.clone().unwrap_or_else(|| instance.zone.clone()),
         size: GiB(args.size_gib.unwrap_or(0)),
-        kind: args.kind.as_str().to_owned(),
+        kind: args.kind.unwrap_or_default().as_str().to_owned(),
         iops: args.iops,
         throughput: args.throughput,
         kms_key: args.kms_key.clone(),

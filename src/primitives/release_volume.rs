@@ -12,7 +12,9 @@ use super::context::{ApplyContext, ObserveContext, Scope};
 use super::mount_volume::{Activate, MountVolume};
 use super::partial::Partial;
 use super::primitive::{Port, Primitive, Refusal};
-use super::volume::{POLL, RELEASED, RELEASING, is_alive, mark, of_step, only, state, tag, take_away};
+use super::volume::{
+    POLL, RELEASED, RELEASING, is_there, mark, of_step, only, state, tag, take_away, unknown_among,
+};
 use crate::plan::{Action, Change, Decision, Effect};
 use crate::providers::ProviderError;
 use crate::providers::ports::{
@@ -38,7 +40,7 @@ pub(super) struct Args {
     /// The volume itself, `vol-...`, where no step made it.
     volume: Option<String>,
     /// Where it is mounted.
-    #[schemars(regex(pattern = r"^/[A-Za-z0-9._/\-]*$"))]
+    #[schemars(regex(pattern = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"))]
     path: String,
     /// Who mounts there.
     #[serde(default)]
@@ -55,7 +57,7 @@ pub(super) struct Args {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "Released", extend("x-clawd-step" = "release_volume"))]
 pub(super) struct Released {
-    /// `vol-...`; null when there is none any more, and there is no snapshot that names it.
+    /// `vol-...`; null when it goes without a snapshot, which would name it once it is gone.
     pub(super) volume_id: Option<String>,
     /// `snap-...`; null when none was asked for, or there never was a volume.
     pub(super) snapshot_id: Option<String>,
@@ -85,10 +87,17 @@ fn asks(args: &Partial<'_, Args>, key: &str, default: bool) -> bool {
 }
 
 impl Seen {
-    /// The number of the release that is going on, or of the next one.
+    /// The number of the release that is going on or has ended, or of the next one.
     fn number(&self) -> usize {
-        let going_on = self.volume.as_ref().and_then(|volume| state(volume).strip_prefix(RELEASING));
-        going_on.and_then(|number| number.parse().ok()).unwrap_or(self.highest() + 1)
+        let next = self.highest() + 1;
+        let Some(volume) = &self.volume else { return next };
+        let mark = state(volume);
+        let marked = mark.strip_prefix(RELEASING).or_else(|| mark.strip_prefix(RELEASED));
+        marked
+            .and_then(|number| number.parse().ok())
+            // A snapshot is made once the volume is free: one that is attached again was written to since then.
+            .filter(|number| volume.attached_to.is_none() || self.snapshot(*number).is_none())
+            .unwrap_or(next)
     }
 
     /// The number of the last release that came to its snapshot.
@@ -97,15 +106,15 @@ impl Seen {
         numbers.max().unwrap_or(0)
     }
 
+    /// The newest snapshot that can be used, where one is asked for: what is left of a volume that is gone.
+    fn last(&self, wanted: bool) -> Option<&Snapshot> {
+        self.snapshots.iter().rfind(|it| wanted && it.state == "completed")
+    }
+
     /// The snapshot of a release.
     fn snapshot(&self, number: usize) -> Option<&Snapshot> {
         let number = number.to_string();
         self.snapshots.iter().find(|it| it.tags.get(TAG_RELEASE) == Some(&number) && it.state != "error")
-    }
-
-    /// The snapshot of the release that has ended.
-    fn latest(&self) -> Option<&Snapshot> {
-        self.snapshot(self.highest())
     }
 }
 
@@ -154,16 +163,17 @@ output("release_volume", released.snapshot_id);"##;
         let scope = cx.scope();
         let step = made_by(args, scope);
         let volume = match (args.str("volume"), args.str("host")) {
-            (Some(id), _) => cx.ec2().volume(id).await?.filter(is_alive),
+            (Some(id), _) => cx.ec2().volume(id).await?.filter(is_there),
             (None, Some(host)) => only(of_step(cx.ec2(), scope, &step, host).await?, &step)?,
             (None, None) => None,
         };
         let tags = [(TAG_FLEET, scope.target.fleet.as_str()), (TAG_STEP, scope.step.as_str())];
         let mut snapshots = cx.ec2().snapshots(&tags).await?;
+        let host = args.str("host");
+        snapshots.retain(|it| it.tags.get(TAG_HOST).map(String::as_str) == host);
         // Numbers count within one volume.
-        if let Some(volume) = &volume {
-            snapshots.retain(|it| it.tags.get(TAG_VOLUME) == Some(&volume.id));
-        }
+        let id = volume.as_ref().map(|volume| volume.id.as_str()).or(args.str("volume"));
+        snapshots.retain(|it| id.is_none_or(|id| it.tags.get(TAG_VOLUME).is_some_and(|of| of == id)));
         snapshots.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         let holder = match volume.as_ref().and_then(|volume| volume.attached_to.as_deref()) {
             Some(id) => cx.ec2().instance(id).await?,
@@ -183,18 +193,27 @@ output("release_volume", released.snapshot_id);"##;
         if args.str("host").is_none() {
             return Ok(Decision::unknown("host is not known yet"));
         }
+        if let Some(key) = unknown_among(args, &["of", "volume", "path", "activate", "snapshot", "delete"]) {
+            return Ok(Decision::unknown(format!("{key} is not known yet")));
+        }
         let (wants_snapshot, deletes) =
             (asks(args, "snapshot", default_snapshot()), asks(args, "delete", false));
         let id = |snapshot: Option<&Snapshot>| snapshot.map_or(Value::Null, |it| it.id.as_str().into());
         let Some(volume) = &seen.volume else {
-            let latest = seen.snapshots.last();
+            let latest = seen.last(wants_snapshot);
+            if let Some(volume) = args.str("volume").filter(|_| wants_snapshot && latest.is_none()) {
+                return Err(Refusal::new(
+                    format!("there is no volume {volume}, and no snapshot that a release made of it"),
+                    "name a volume of this account and region",
+                ));
+            }
             let was =
                 latest.and_then(|it| it.tags.get(TAG_VOLUME)).map_or(Value::Null, |it| it.as_str().into());
             let planned = Value::map([("volume_id", was), ("snapshot_id", id(latest))]);
             return Ok(Decision::no_op("there is no such volume any more", planned));
         };
-        let done = state(volume) == RELEASED && volume.attached_to.is_none();
-        let snapshot = if done { seen.latest() } else { seen.snapshot(seen.number()) };
+        let done = state(volume).starts_with(RELEASED) && volume.attached_to.is_none();
+        let snapshot = seen.snapshot(seen.number());
         let mut changes = Vec::new();
         if let Some(mounted) = seen.mounted.as_ref().filter(|it| it.source == volume.id) {
             changes.push(Change::write("mount", mounted.path.as_str().into(), Value::Null));
@@ -215,7 +234,9 @@ output("release_volume", released.snapshot_id);"##;
             (true, true) => id(snapshot),
             (true, false) => Value::Unknown,
         };
-        let planned = Value::map([("volume_id", volume.id.as_str().into()), ("snapshot_id", snapshot_id)]);
+        // Of a volume that goes without a snapshot nothing is left to name it, should this be looked at again.
+        let volume_id = if deletes && !wants_snapshot { Value::Null } else { volume.id.as_str().into() };
+        let planned = Value::map([("volume_id", volume_id), ("snapshot_id", snapshot_id)]);
         let decision = match (changes.is_empty(), deletes) {
             (true, _) if done => return Ok(Decision::no_op(format!("{} is released", volume.id), planned)),
             (true, _) => {
@@ -236,20 +257,18 @@ output("release_volume", released.snapshot_id);"##;
     }
 
     async fn apply(&self, args: Args, seen: Seen, cx: &ApplyContext<'_>) -> Result<Released, ProviderError> {
-        let number = seen.number();
         let Some(volume) = &seen.volume else {
-            let latest = seen.snapshots.last();
+            let latest = seen.last(args.snapshot);
             let volume_id = latest.and_then(|it| it.tags.get(TAG_VOLUME).cloned());
             return Ok(Released { volume_id, snapshot_id: latest.map(|it| it.id.clone()) });
         };
-        let mut snapshot =
-            if state(volume) == RELEASED { seen.latest() } else { seen.snapshot(number) }.cloned();
+        let number = seen.number();
+        let snapshot = seen.snapshot(number).cloned();
         if volume.attached_to.is_some() || (args.snapshot && snapshot.is_none()) {
             // Before anything moves: a run that breaks off from here on is gone on with under the same number.
             tag("CreateTags releasing", &volume.id, &mark(format!("{RELEASING}{number}")), cx).await?;
-            snapshot = seen.snapshot(number).cloned();
         }
-        take_away(volume, seen.mounted.as_ref(), args.activate.as_str(), cx).await?;
+        take_away(volume, &args.path, args.activate.as_str(), cx).await?;
         let snapshot_id = match args.snapshot {
             true => Some(complete(&args, volume, snapshot, number, cx).await?),
             false => None,
@@ -258,9 +277,10 @@ output("release_volume", released.snapshot_id);"##;
             cx.progress(&format!("deleting {}", volume.id));
             cx.effect("DeleteVolume", &volume.id, |_| cx.ec2().delete_volume(&volume.id)).await?;
         } else {
-            tag("CreateTags released", &volume.id, &mark(RELEASED), cx).await?;
+            tag("CreateTags released", &volume.id, &mark(format!("{RELEASED}{number}")), cx).await?;
         }
-        Ok(Released { volume_id: Some(volume.id.clone()), snapshot_id })
+        let volume_id = Some(volume.id.clone()).filter(|_| args.snapshot || !args.delete);
+        Ok(Released { volume_id, snapshot_id })
     }
 }
 

@@ -123,7 +123,8 @@ type Pick = fn(&MemoryConfig) -> Value;
 
 fn changes(before: Option<&MemoryConfig>, after: &MemoryConfig) -> Vec<Change> {
     let text = |config: Option<&MemoryConfig>, pick: Pick| config.map_or(Value::Null, pick);
-    let fields: [(&str, Pick); 4] = [
+    let fields: [(&str, Pick); 5] = [
+        ("host", |config| config.host.as_str().into()),
         ("dir", |config| config.dir.as_str().into()),
         ("remote", |config| config.remote.as_str().into()),
         ("canonical", |config| {
@@ -135,8 +136,10 @@ fn changes(before: Option<&MemoryConfig>, after: &MemoryConfig) -> Vec<Change> {
         .into_iter()
         .map(|(name, pick)| Change::write(name, text(before, pick), pick(after)))
         .filter(|change| change.before != change.after)
-        // Nothing is configured anew to be an empty list.
-        .filter(|change| before.is_some() || change.after != Value::List(Vec::new()))
+        // Whose a new memory is stands in the step; nothing is configured anew to be an empty list.
+        .filter(|change| {
+            before.is_some() || (change.path != "host" && change.after != Value::List(Vec::new()))
+        })
         .collect()
 }
 
@@ -204,7 +207,7 @@ output("memory", memory.dir);"#;
             return Ok(Decision::new(Action::Create, reason, planned).changes(changes(None, &config)));
         };
         let differing = changes(Some(&status.config), &config);
-        let decision = if status.config.host != config.host || !differing.is_empty() {
+        let decision = if !differing.is_empty() {
             Decision::new(Action::Update, "the host is configured otherwise", planned).changes(differing)
         } else if !status.in_step {
             Decision::new(Action::Update, "the last round did not end in step", planned)

@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::context::{ApplyContext, Scope};
+use super::partial::Partial;
 use crate::providers::ports::{
-    Ec2Read, Instance, MountReport, TAG_FLEET, TAG_HOST, TAG_STATE, TAG_STEP, Tags, UnmountRequest, Volume,
+    Ec2Read, Instance, TAG_FLEET, TAG_HOST, TAG_STATE, TAG_STEP, Tags, UnmountRequest, Volume,
 };
 use crate::providers::{ErrorKind, ProviderError};
+use crate::value::Value;
 
 /// How often a volume on its way is looked at.
 pub(super) const POLL: Duration = Duration::from_secs(5);
@@ -22,8 +26,8 @@ pub(super) const FORMATTING: &str = "formatting:";
 pub(super) const FORMATTED: &str = "formatted";
 /// Followed by the number of the release that is taking it from its host.
 pub(super) const RELEASING: &str = "releasing:";
-/// It was taken from its host and waits for another.
-pub(super) const RELEASED: &str = "released";
+/// Followed by the number of the release: it was taken from its host and waits for another.
+pub(super) const RELEASED: &str = "released:";
 /// Followed by the volume that took its place.
 pub(super) const SUPERSEDED: &str = "superseded:";
 
@@ -47,10 +51,14 @@ pub(super) fn is_gone(instance: &Instance) -> bool {
     matches!(instance.state.as_str(), "shutting-down" | "terminated")
 }
 
+/// Whether a volume is there at all.
+pub(super) fn is_there(volume: &Volume) -> bool {
+    !matches!(volume.state.as_str(), "deleted" | "deleting" | "error")
+}
+
 /// Whether a volume is there and in use for what it was made for.
 pub(super) fn is_alive(volume: &Volume) -> bool {
-    !matches!(volume.state.as_str(), "deleted" | "deleting" | "error")
-        && !state(volume).starts_with(SUPERSEDED)
+    is_there(volume) && !state(volume).starts_with(SUPERSEDED)
 }
 
 /// The volumes that a step made for a host, without those that are gone or superseded.
@@ -75,7 +83,7 @@ pub(super) fn only(mut volumes: Vec<Volume>, step: &str) -> Result<Option<Volume
             "ec2 DescribeVolumes",
             format!("{} volumes carry the tags of {step}: {}", ids.len(), ids.join(", ")),
         )
-        .help("remove the tags from all but the one with the data, or name it with `adopt`"));
+        .help("remove the tags from all but the one with the data, or name it: `adopt` to mount, `volume` to release"));
     }
     Ok(volumes.pop())
 }
@@ -95,7 +103,9 @@ pub(super) async fn attach(
 ) -> Result<Volume, ProviderError> {
     loop {
         match (volume.state.as_str(), volume.attached_to.as_deref()) {
-            (_, Some(holder)) if holder == instance.id => return Ok(volume),
+            (_, Some(holder)) if holder == instance.id && !volume.leaving => return Ok(volume),
+            // Whoever told it to leave was not this try: it is attached again once it has left.
+            (_, Some(holder)) if holder == instance.id => cx.sleep(POLL).await?,
             ("available", None) => {
                 cx.progress(&format!("attaching {} to {}", volume.id, instance.id));
                 cx.effect("AttachVolume", &(&volume.id, &instance.id), |_| {
@@ -111,6 +121,9 @@ pub(super) async fn attach(
                     return Err(ProviderError::refused(
                         "ec2 AttachVolume",
                         format!("{} is attached to {holder}, which runs", volume.id),
+                    )
+                    .help(
+                        "stop or replace that instance first; a volume in use is never detached by force",
                     ));
                 }
                 cx.sleep(POLL).await?;
@@ -119,40 +132,75 @@ pub(super) async fn attach(
                 return Err(ProviderError::permanent(
                     "ec2 AttachVolume",
                     format!("{} is {state}", volume.id),
-                ));
+                )
+                .help("look at the volume in EC2"));
             }
         }
         volume = look_up(&volume.id, cx).await?;
     }
 }
 
-/// Unmounts a volume on its host, detaches it and waits until it is free.
+/// Unmounts a volume on its host, detaches it and waits until it is free. A host that runs is always asked to unmount: it knows whether
+/// the volume is mounted at this path, and refuses where it is mounted elsewhere.
 pub(super) async fn take_away(
     volume: &Volume,
-    mounted: Option<&MountReport>,
+    path: &str,
     activate: &str,
     cx: &ApplyContext<'_>,
 ) -> Result<(), ProviderError> {
-    let Some(holder) = &volume.attached_to else { return Ok(()) };
-    if let Some(MountReport { path, .. }) = mounted.filter(|it| it.source == volume.id) {
-        let request = UnmountRequest {
-            volume_id: volume.id.clone(),
-            path: path.clone(),
-            activate: activate.to_owned(),
-        };
-        cx.progress(&format!("unmounting {} from {path}", volume.id));
-        cx.effect("host unmount", &(&request, holder), |token| {
-            let request = &request;
-            async move { cx.hosts().unmount(&token, holder, request).await }
-        })
-        .await?;
-    }
-    cx.progress(&format!("detaching {} from {holder}", volume.id));
-    cx.effect("DetachVolume", &(&volume.id, holder), |_| cx.ec2().detach_volume(&volume.id, holder)).await?;
-    while look_up(&volume.id, cx).await?.attached_to.is_some() {
-        cx.sleep(POLL).await?;
+    let mut volume = volume.clone();
+    let mut told = false;
+    while let Some(holder) = volume.attached_to.clone() {
+        let found = cx.ec2().instance(&holder).await?;
+        match found.as_ref().map(|it| it.state.as_str()) {
+            _ if volume.leaving || told => cx.sleep(POLL).await?,
+            // It may still be writing.
+            Some("shutting-down" | "stopping") => cx.sleep(POLL).await?,
+            Some("pending") => {
+                let message = format!("{holder}, which has {}, is starting", volume.id);
+                return Err(ProviderError::new(ErrorKind::Transient, "host unmount", message)
+                    .help("run again once it runs"));
+            }
+            running => {
+                if running == Some("running") {
+                    unmount(&volume, &holder, path, activate, cx).await?;
+                }
+                cx.progress(&format!("detaching {} from {holder}", volume.id));
+                cx.effect("DetachVolume", &(&volume.id, &holder), |_| {
+                    cx.ec2().detach_volume(&volume.id, &holder)
+                })
+                .await?;
+                told = true;
+            }
+        }
+        volume = look_up(&volume.id, cx).await?;
     }
     Ok(())
+}
+
+async fn unmount(
+    volume: &Volume,
+    holder: &str,
+    path: &str,
+    activate: &str,
+    cx: &ApplyContext<'_>,
+) -> Result<(), ProviderError> {
+    let request =
+        UnmountRequest { volume_id: volume.id.clone(), path: path.to_owned(), activate: activate.to_owned() };
+    cx.progress(&format!("unmounting {} from {path}", volume.id));
+    cx.effect("host unmount", &(&request, holder), |token| {
+        let request = &request;
+        async move { cx.hosts().unmount(&token, holder, request).await }
+    })
+    .await
+}
+
+/// The first of these arguments that is not known yet: what is decided without it would be something else.
+pub(super) fn unknown_among<T: DeserializeOwned>(
+    args: &Partial<'_, T>,
+    keys: &[&'static str],
+) -> Option<&'static str> {
+    keys.iter().copied().find(|key| matches!(args.get(key), Some(Value::Unknown)))
 }
 
 /// Marks a volume.

@@ -59,6 +59,42 @@ output("snapshot", released.snapshot_id);
     assert_up_to_date(&project);
 }
 
+/// A snapshot of an earlier release is none of what was written since then.
+#[test]
+fn an_old_snapshot_is_not_taken_for_a_new_one() {
+    let project = project();
+    let release =
+        |more: &str| format!("{HOST}release_volume(\"data\", #{{ host: \"h\", path: \"/data\"{more} }});\n");
+    project.write("plans/volume.rhai", &release(""));
+    project.expect(0, &RUN);
+    project.write("plans/volume.rhai", &format!("{HOST}{MOUNTED}"));
+    project.expect(0, &RUN);
+    // Released again, without a snapshot; and then one is wanted, before it is deleted.
+    project.write("plans/volume.rhai", &release(", snapshot: false"));
+    project.expect(0, &RUN);
+    assert_eq!(project.count("snapshot"), 1);
+    let delete = format!("allow(#{{ destroy: [\"*\"] }});\n{}", release(", delete: true"));
+    project.write("plans/volume.rhai", &delete);
+    let told = project.expect(0, &RUN);
+    assert!(told.contains("snapshot  (known after apply)"), "{told}");
+    assert_eq!((project.count("volume"), project.count("snapshot")), (0, 2));
+}
+
+/// A path where the volume is not mounted must not pull it from under its mount.
+#[test]
+fn a_wrong_path_pulls_no_volume_from_under_its_mount() {
+    let project = project();
+    project.write(
+        "plans/volume.rhai",
+        &format!("{HOST}release_volume(\"data\", #{{ host: \"h\", path: \"/elsewhere\" }});\n"),
+    );
+    insta::assert_snapshot!("volume-release-wrong-path", project.block(&RUN));
+    assert_eq!((project.count("mount"), project.count("snapshot")), (1, 0));
+    let slash = format!("{HOST}release_volume(\"data\", #{{ host: \"h\", path: \"/data/\" }});\n");
+    project.write("plans/volume.rhai", &slash);
+    assert!(project.block(&RUN).contains("does not match"), "{}", project.block(&RUN));
+}
+
 #[test]
 fn a_volume_that_goes_without_a_snapshot_says_so() {
     let project = project();

@@ -109,6 +109,10 @@ impl Root {
         match openat2(&self.dir, path.as_str(), wanted, Mode::empty(), beneath) {
             // Before Linux 5.6, and where a sandbox does not know the call: name by name.
             Err(Errno::NOSYS) => {}
+            // On the way, or at its end: the kernel does not say.
+            Err(Errno::LOOP) if path.names().count() > 1 => {
+                return Err(self.failed("read", path, Errno::LOOP));
+            }
             opened => return self.opened(opened, path),
         }
         match self.parent(path, false)? {

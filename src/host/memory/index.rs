@@ -31,24 +31,26 @@ pub(super) struct Index {
 struct Written {
     format: u32,
     remote: String,
+    rules: String,
     sum: String,
     bases: BTreeMap<MemoryPath, Base>,
 }
 
 impl Index {
-    /// Its content. `remote` is the store that the bases are of.
-    pub(super) fn encode(&self, remote: &str) -> Vec<u8> {
-        let written =
-            Written { format: FORMAT, remote: remote.to_owned(), sum: self.sum(), bases: self.bases.clone() };
+    /// Its content. `remote` is the store that the bases are of, `rules` the digest of what belongs to the memory: a file that was
+    /// ignored yesterday was not deleted.
+    pub(super) fn encode(&self, remote: &str, rules: &str) -> Vec<u8> {
+        let (remote, rules) = (remote.to_owned(), rules.to_owned());
+        let written = Written { format: FORMAT, remote, rules, sum: self.sum(), bases: self.bases.clone() };
         serde_json::to_vec(&written).unwrap_or_default()
     }
 
-    /// Reads one; `None` when it is damaged, of another form, or of another store.
-    pub(super) fn decode(text: &[u8], remote: &str) -> Option<Self> {
+    /// Reads one; `None` when it is damaged, of another form, of another store or under other rules.
+    pub(super) fn decode(text: &[u8], remote: &str, rules: &str) -> Option<Self> {
         let written: Written = serde_json::from_slice(text).ok()?;
         let index = Self { bases: written.bases };
         let is_whole = written.format == FORMAT && written.sum == index.sum();
-        (is_whole && written.remote == remote).then_some(index)
+        (is_whole && written.remote == remote && written.rules == rules).then_some(index)
     }
 
     fn sum(&self) -> String {
@@ -64,11 +66,12 @@ mod tests {
     fn an_index_that_is_damaged_or_of_another_store_is_none() {
         let base = Base { version: Version::of(b"a"), tag: "t".to_owned(), removed: false };
         let index = Index { bases: BTreeMap::from([("a.md".parse().expect("a path"), base)]) };
-        let text = index.encode("file:///a");
-        assert_eq!(Index::decode(&text, "file:///a"), Some(index));
-        assert_eq!(Index::decode(&text, "file:///b"), None);
-        assert_eq!(Index::decode(&text[..text.len() - 1], "file:///a"), None);
+        let text = index.encode("file:///a", "r");
+        assert_eq!(Index::decode(&text, "file:///a", "r"), Some(index));
+        assert_eq!(Index::decode(&text, "file:///b", "r"), None);
+        assert_eq!(Index::decode(&text, "file:///a", "s"), None);
+        assert_eq!(Index::decode(&text[..text.len() - 1], "file:///a", "r"), None);
         let other = String::from_utf8(text).expect("text").replace("\"t\"", "\"u\"");
-        assert_eq!(Index::decode(other.as_bytes(), "file:///a"), None);
+        assert_eq!(Index::decode(other.as_bytes(), "file:///a", "r"), None);
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory::class::CONFLICTS;
 use crate::memory::{Class, GlobError, MemoryPath, Rules, Tombstone, Version, shrinks};
 
 pub use dir::Skipped;
@@ -296,11 +297,23 @@ impl Memory {
         let before = self.root.read(path)?.ok_or_else(|| self.missing(path))?;
         self.check(path, Some(&before), expected)?;
         self.guard(path, Some(&before), b"", shrinking)?;
+        if let Class::Own { host } = self.class(path)
+            && host != self.settings.host
+            && path.names().next() != Some(CONFLICTS)
+        {
+            return Err(MemoryError::new(ErrorKind::Guarded, format!("{path} is a note of {host}'s"))
+                .current(Some(before.version()), None)
+                .help("only that host writes and removes its daily notes"));
+        }
         let version = before.version();
         self.state.keep(&before.content)?;
-        // First the note and then the removal: a file without a note would come back, one with a note is only removed again.
+        // First the note and then the removal: a file that goes without a note would come back.
         self.state.note_removal(path, &version)?;
-        self.root.remove(path, &version)?;
+        if let Err(error) = self.root.remove(path, &version) {
+            // It is not removed, so nothing may say so later.
+            let _ = self.state.forget_removal(path);
+            return Err(error);
+        }
         let written = Written { path: path.clone(), before: Some(version), version: None };
         self.state.log("rm", &written)?;
         Ok(written)

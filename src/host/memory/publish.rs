@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::Memory;
 use super::error::{ErrorKind, MemoryError};
@@ -33,13 +33,20 @@ impl Memory {
     /// Copies the files below a directory of the memory, or all of it, to a store; `remote` is its name.
     ///
     /// # Errors
-    /// A file holds what looks like a secret, and then nothing was written; the store cannot be reached; somebody else writes there.
+    /// A file holds what looks like a secret, and then nothing was written; the store cannot be reached; somebody else writes there at
+    /// this moment.
     pub async fn publish(
         &self,
         below: Option<&MemoryPath>,
         store: &dyn MemoryStore,
         remote: &str,
     ) -> Result<Published, MemoryError> {
+        if let Some(own) = self.settings.remote.as_deref().filter(|own| overlap(own, remote)) {
+            return Err(MemoryError::usage(format!(
+                "{remote} is a part of the shared memory {own}, or holds it"
+            ))
+            .help("what is published is not merged: publish to a prefix of its own"));
+        }
         let _alone = self.state.lock_round()?;
         let files = self.to_publish(below)?;
         let listed = store.list(&[]).await.map_err(|error| unreachable(&error))?;
@@ -62,14 +69,26 @@ impl Memory {
             let base = self.publish_one(store, &key, &path, &version, tag.as_deref()).await?;
             Ok::<_, MemoryError>((path, base))
         });
-        let written: Result<Vec<_>, MemoryError> = writes.buffer_unordered(AT_ONCE).try_collect().await;
-        for (path, base) in written? {
-            index.bases.insert(path.clone(), base);
-            report.written.push(path);
+        let mut writes = writes.buffer_unordered(AT_ONCE);
+        let mut failure = None;
+        while let Some(written) = writes.next().await {
+            match written {
+                Ok((path, base)) => {
+                    index.bases.insert(path.clone(), base);
+                    report.written.push(path);
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
         }
         report.written.sort();
+        // What was published is remembered, also where other files were not.
         if index != before {
             self.state.put_published(&index, remote)?;
+        }
+        if let Some(error) = failure {
+            return Err(error);
         }
         Ok(report)
     }
@@ -89,6 +108,8 @@ impl Memory {
             };
             let Some(key) = key else { continue };
             let Some(found) = self.root.read(&path)? else { continue };
+            // Names are published, too.
+            findings.extend(scan(key.as_bytes()).into_iter().map(|finding| (path.clone(), finding)));
             findings.extend(scan(&found.content).into_iter().map(|finding| (path.clone(), finding)));
             files.push((key, path, found.version()));
         }
@@ -134,6 +155,13 @@ impl Memory {
             (_, Err(error)) => Err(unreachable(&error)),
         }
     }
+}
+
+/// Whether one of two places holds the other.
+fn overlap(one: &str, other: &str) -> bool {
+    let whole = |url: &str| format!("{}/", url.trim_end_matches('/'));
+    let (one, other) = (whole(one), whole(other));
+    one.starts_with(&other) || other.starts_with(&one)
 }
 
 /// Says where the secrets are, and nothing of them.

@@ -4,8 +4,9 @@
 //! What the store was asked is read back where its answer is lost. A round that breaks off at any point has done whole steps only,
 //! and the next one finds them done.
 //!
-//! Many paths are on their way at once, all of them on one thread. The memory's lock is only held where nothing is waited for; a
-//! content is only in memory while its path is worked on.
+//! Many paths are on their way at once, all of them on one thread. The memory's lock is only held where nothing is waited for; of
+//! what is read from the store, a bounded part is held until its path is worked on. A store that does not answer any more ends the
+//! round: what was not tried is said.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -127,7 +128,7 @@ enum Settled {
     As(Option<Base>),
     /// Somebody was faster.
     Again,
-    /// It stays as it is, and the report says why.
+    /// It stays as it is: the report says why, or it is somebody else's.
     Left,
 }
 
@@ -147,6 +148,10 @@ struct Round<'a> {
     shrinking: Shrinking,
     /// How much is held of what was read from the store, in bytes.
     held: AtomicUsize,
+    /// Notes of removals that there were when the round began.
+    noted: BTreeSet<MemoryPath>,
+    /// Failures of the store or the lock in a row.
+    failures: AtomicUsize,
 }
 
 impl Memory {
@@ -164,10 +169,11 @@ impl Memory {
         let _alone = self.state.lock_round()?;
         let ended = self.round(store, remote, shrinking).await;
         let in_step = ended.as_ref().is_ok_and(Report::in_step);
-        // Whoever asks how things stand asks in vain where that cannot be written, and the round is what it was.
-        let noted = self.state.put_last(remote, in_step);
-        let report = ended?;
-        noted.map(|()| report)
+        if let Err(error) = self.state.put_last(remote, in_step) {
+            // The round is what it was; only whoever asks how things stand asks in vain.
+            tracing::warn!(%error, "how the round ended cannot be written");
+        }
+        ended
     }
 
     /// What a round would do now. Nothing is written, and nothing stands in its way: what another round does meanwhile makes it
@@ -176,22 +182,30 @@ impl Memory {
     /// # Errors
     /// As for a round.
     pub async fn preview(&self, store: &dyn MemoryStore, remote: &str) -> Result<Report, MemoryError> {
-        let index = self.state.index(remote)?;
-        let round = Round::new(self, store, index, Shrinking::Allowed);
+        let round = Round::new(self, store, remote, Shrinking::Refused)?;
         let (seen, mut report) = round.look_at_all().await?;
+        round.check_removals(&seen)?;
         for (path, it) in seen {
             let class = self.class(&path);
             let list = match round.decide(&path, &it) {
                 Move::Keep | Move::Adopt => continue,
                 Move::Push | Move::PushBack | Move::Merge if !self.rules.writes(&class) => {
-                    report
-                        .refused
-                        .push((path, "it is not this host's to write; a round puts it aside".to_owned()));
+                    // What somebody else removed, and nobody edited here, just goes.
+                    let why = "it is not this host's to write; a round puts an edit aside";
+                    report.refused.push((path, why.to_owned()));
                     continue;
                 }
-                Move::Push => &mut report.pushed,
-                Move::PushBack | Move::Restore => &mut report.restored,
-                Move::Pull => &mut report.pulled,
+                Move::Push => {
+                    let local = it.local.as_ref().map(|version| round.local(&path, version)).transpose()?;
+                    let before = round.remote_content(&path, &it).await?;
+                    if let Some(why) = round.refusal(&class, &before, &local.unwrap_or_default()) {
+                        report.refused.push((path, why));
+                        continue;
+                    }
+                    &mut report.pushed
+                }
+                Move::PushBack => &mut report.restored,
+                Move::Pull | Move::Restore => &mut report.pulled,
                 Move::Merge => &mut report.merged,
                 Move::RemoveHere | Move::RemoveThere => &mut report.removed,
             };
@@ -207,33 +221,50 @@ impl Memory {
         remote: &str,
         shrinking: Shrinking,
     ) -> Result<Report, MemoryError> {
-        let round = Round::new(self, store, self.state.index(remote)?, shrinking);
+        let round = Round::new(self, store, remote, shrinking)?;
         let (seen, mut report) = round.look_at_all().await?;
         round.check_removals(&seen)?;
         let mut index = round.index.clone();
-        round.settle_all(seen, &mut index, &mut report).await;
+        let rules = self.rules.digest();
+        // Removals first, and remembered at once: a file that is made again is none that was removed.
+        let (gone, rest): (Vec<_>, Vec<_>) = seen
+            .into_iter()
+            .partition(|(path, it)| matches!(round.decide(path, it), Move::RemoveHere | Move::RemoveThere));
+        round.settle_all(gone, &mut index, &mut report).await;
+        if index != round.index {
+            self.state.put_index(&index, remote, &rules)?;
+        }
+        round.settle_all(rest, &mut index, &mut report).await;
         // What was put aside is shared as well, so that whoever has to look finds it everywhere.
         let places: Vec<MemoryPath> = report.aside.iter().map(|aside| aside.place.clone()).collect();
         let mut more = Vec::new();
         for path in places {
             match round.look(&path, None).await {
                 Ok(it) => more.push((path, it)),
-                Err(error) => report.failed.push((path, error.to_string())),
+                Err(error) => report.failed.push((path, why(&error))),
             }
         }
         round.settle_all(more, &mut index, &mut report).await;
         report.sort();
         // What was settled is settled, also where other paths were not.
         if index != round.index {
-            self.state.put_index(&index, remote)?;
+            self.state.put_index(&index, remote, &rules)?;
         }
         Ok(report)
     }
 }
 
 impl<'a> Round<'a> {
-    fn new(memory: &'a Memory, store: &'a dyn MemoryStore, index: Index, shrinking: Shrinking) -> Self {
-        Self { memory, store, index, shrinking, held: AtomicUsize::new(0) }
+    fn new(
+        memory: &'a Memory,
+        store: &'a dyn MemoryStore,
+        remote: &str,
+        shrinking: Shrinking,
+    ) -> Result<Self, MemoryError> {
+        let index = memory.state.index(remote, &memory.rules.digest())?;
+        let noted = memory.state.removals()?.into_keys().filter(|path| !memory.rules.ignores(path)).collect();
+        let (held, failures) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Self { memory, store, index, shrinking, held, noted, failures })
     }
 
     /// Looks at every path that either side has, or had.
@@ -253,8 +284,12 @@ impl<'a> Round<'a> {
             }
         }
         let known = self.index.bases.keys().filter(|path| !self.memory.rules.ignores(path)).cloned();
-        let paths: BTreeSet<MemoryPath> =
-            files.into_iter().chain(tags.keys().cloned()).chain(known).collect();
+        let paths: BTreeSet<MemoryPath> = files
+            .into_iter()
+            .chain(tags.keys().cloned())
+            .chain(known)
+            .chain(self.noted.iter().cloned())
+            .collect();
         let looks = stream::iter(paths).map(|path| {
             let tag = tags.get(&path).map(String::as_str);
             async move {
@@ -267,7 +302,7 @@ impl<'a> Round<'a> {
         for (path, look) in looks {
             match look {
                 Ok(it) => seen.push((path, it)),
-                Err(error) => report.failed.push((path, error.to_string())),
+                Err(error) => report.failed.push((path, why(&error))),
             }
         }
         Ok((seen, report))
@@ -361,31 +396,65 @@ impl<'a> Round<'a> {
     }
 
     async fn settle(&self, path: MemoryPath, first: Seen) -> Worked {
-        let mut seen = first;
         let mut report = Report::default();
+        let base = match self.settle_one(&path, first, &mut report).await {
+            Ok(base) => {
+                self.failures.store(0, Ordering::Relaxed);
+                base
+            }
+            Err(error) => {
+                if matches!(error.kind, ErrorKind::Remote | ErrorKind::Locked) {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                }
+                report.failed.push((path.clone(), why(&error)));
+                None
+            }
+        };
+        Worked { path, base, report }
+    }
+
+    /// Settles a path; its base from now on, where that is settled.
+    async fn settle_one(
+        &self,
+        path: &MemoryPath,
+        first: Seen,
+        report: &mut Report,
+    ) -> Result<Option<Option<Base>>, MemoryError> {
+        if self.failures.load(Ordering::Relaxed) >= AT_ONCE {
+            let message = "not tried: one call after the other failed".to_owned();
+            return Err(MemoryError::new(ErrorKind::Remote, message).help("the next round tries again"));
+        }
+        let mut seen = first;
         for _ in 0..TRIES {
-            match self.act(&path, &seen, &mut report).await {
-                Ok(Settled::As(base)) => return Worked { path, base: Some(base), report },
-                Ok(Settled::Left) => return Worked { path, base: None, report },
+            match self.act(path, &seen, report).await {
+                Ok(Settled::As(base)) => {
+                    self.forget_old_removal(path)?;
+                    return Ok(Some(base));
+                }
+                Ok(Settled::Left) => return Ok(None),
                 Ok(Settled::Again) => {}
                 // Somebody wrote here between the look and the lock.
                 Err(error) if error.kind == ErrorKind::Moved => {}
-                Err(error) => {
-                    report.failed.push((path.clone(), error.to_string()));
-                    return Worked { path, base: None, report };
-                }
+                Err(error) => return Err(error),
             }
-            match self.look(&path, None).await {
-                Ok(it) => seen = it,
-                Err(error) => {
-                    report.failed.push((path.clone(), error.to_string()));
-                    return Worked { path, base: None, report };
-                }
-            }
+            seen = self.look(path, None).await?;
         }
-        let why = "others write it all the time; the next round tries again".to_owned();
-        report.failed.push((path.clone(), why));
-        Worked { path, base: None, report }
+        Err(MemoryError::new(ErrorKind::Moved, format!("others write {path} all the time"))
+            .help("the next round tries again"))
+    }
+
+    /// Takes the note of a removal away whose file is there again, put there by a program that knows nothing of notes: should it go
+    /// once more without `rm`, it was not removed.
+    fn forget_old_removal(&self, path: &MemoryPath) -> Result<(), MemoryError> {
+        if !self.noted.contains(path) {
+            return Ok(());
+        }
+        // Under the lock, no `rm` is half done.
+        let _lock = self.memory.state.lock()?;
+        match self.memory.root.read(path)? {
+            Some(_) => self.memory.state.forget_removal(path),
+            None => Ok(()),
+        }
     }
 
     async fn act(&self, path: &MemoryPath, seen: &Seen, report: &mut Report) -> Result<Settled, MemoryError> {
@@ -425,8 +494,11 @@ impl<'a> Round<'a> {
                 Ok(Settled::As(Some(base(version, &tag))))
             }
             (Move::PushBack, Some(version)) if self.base(path).is_some_and(|it| it.version == *version) => {
-                // Nobody edited it here, and whose it is brings it back.
-                Ok(Settled::Left)
+                // Nobody edited it here. Whose it is removed it, or brings it back.
+                match seen.head {
+                    Head::Removed(_) => self.remove_here(path, version, seen, report),
+                    _ => Ok(Settled::Left),
+                }
             }
             (Move::Push | Move::PushBack, Some(version)) => {
                 let local = self.local(path, version)?;
@@ -470,14 +542,7 @@ impl<'a> Round<'a> {
                 self.forget_removal(path, seen)?;
                 Ok(Settled::As(seen.base(&Version::of(&remote))))
             }
-            (Move::RemoveHere, Some(version)) => {
-                let local = self.local(path, version)?;
-                let _lock = self.memory.state.lock()?;
-                self.memory.state.keep(&local)?;
-                self.memory.root.remove(path, version)?;
-                report.removed.push(path.clone());
-                Ok(Settled::As(removed(seen)))
-            }
+            (Move::RemoveHere, Some(version)) => self.remove_here(path, version, seen, report),
             (Move::RemoveThere, _) => {
                 let Head::File(of) = &seen.head else { return Ok(Settled::Left) };
                 let stone = Tombstone { of: of.clone() }.encode();
@@ -491,6 +556,21 @@ impl<'a> Round<'a> {
             // What is decided for a local file is decided only where there is one.
             (Move::Push | Move::PushBack | Move::Merge | Move::RemoveHere, None) => Ok(Settled::Left),
         }
+    }
+
+    fn remove_here(
+        &self,
+        path: &MemoryPath,
+        version: &Version,
+        seen: &Seen,
+        report: &mut Report,
+    ) -> Result<Settled, MemoryError> {
+        let local = self.local(path, version)?;
+        let _lock = self.memory.state.lock()?;
+        self.memory.state.keep(&local)?;
+        self.memory.root.remove(path, version)?;
+        report.removed.push(path.clone());
+        Ok(Settled::As(removed(seen)))
     }
 
     /// The local content, if it is still the version that was seen.
@@ -609,6 +689,11 @@ fn removed(seen: &Seen) -> Option<Base> {
         (Head::Removed(of), Some(tag)) => Some(Base { version: of.clone(), tag: tag.clone(), removed: true }),
         _ => None,
     }
+}
+
+/// What failed, with the next move.
+fn why(error: &MemoryError) -> String {
+    error.help.as_ref().map_or_else(|| error.to_string(), |help| format!("{error}; {help}"))
 }
 
 /// The store cannot be reached, or says no.

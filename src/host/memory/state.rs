@@ -121,7 +121,9 @@ impl State {
         let path = self.blob_path(&Version::of(content));
         if fs::read(&path).is_ok_and(|kept| kept == content) {
             // It may be one that was only remembered.
-            let synced = StdFile::open(&path).and_then(|file| file.sync_all());
+            let synced = StdFile::open(&path)
+                .and_then(|file| file.sync_all())
+                .and_then(|()| StdFile::open(self.dir.join("blobs"))?.sync_all());
             return synced.map_err(|error| MemoryError::io("write", &path, &error));
         }
         put(&path, content)
@@ -190,31 +192,31 @@ impl State {
         }
     }
 
-    /// The bases of the last round with a store. One that is damaged or of another store is empty.
-    pub(super) fn index(&self, remote: &str) -> Result<Index, MemoryError> {
-        self.index_in("index.json", remote)
+    /// The bases of the last round with a store. One that is damaged, of another store or under other rules is empty.
+    pub(super) fn index(&self, remote: &str, rules: &str) -> Result<Index, MemoryError> {
+        self.index_in("index.json", remote, rules)
     }
 
     /// Writes the bases.
-    pub(super) fn put_index(&self, index: &Index, remote: &str) -> Result<(), MemoryError> {
-        put(&self.dir.join("index.json"), &index.encode(remote))
+    pub(super) fn put_index(&self, index: &Index, remote: &str, rules: &str) -> Result<(), MemoryError> {
+        put(&self.dir.join("index.json"), &index.encode(remote, rules))
     }
 
     /// What was published to a store. Losing it costs writing it again.
     pub(super) fn published(&self, remote: &str) -> Result<Index, MemoryError> {
-        self.index_in(&published_name(remote), remote)
+        self.index_in(&published_name(remote), remote, "")
     }
 
     /// Writes what was published to a store.
     pub(super) fn put_published(&self, index: &Index, remote: &str) -> Result<(), MemoryError> {
-        put(&self.dir.join(published_name(remote)), &index.encode(remote))
+        put(&self.dir.join(published_name(remote)), &index.encode(remote, ""))
     }
 
-    fn index_in(&self, name: &str, remote: &str) -> Result<Index, MemoryError> {
+    fn index_in(&self, name: &str, remote: &str, rules: &str) -> Result<Index, MemoryError> {
         let path = self.dir.join(name);
         match fs::read(&path) {
-            Ok(text) => Ok(Index::decode(&text, remote).unwrap_or_else(|| {
-                tracing::warn!(index = %path.display(), "the index is damaged or of another memory; nothing is taken to be removed");
+            Ok(text) => Ok(Index::decode(&text, remote, rules).unwrap_or_else(|| {
+                tracing::warn!(index = %path.display(), "the index is damaged, of another memory or under other rules; nothing is taken to be removed");
                 Index::default()
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Index::default()),

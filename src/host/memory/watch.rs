@@ -95,6 +95,10 @@ impl Watch {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
             let event = event?;
+            if event.mask.contains(EventMask::Q_OVERFLOW) {
+                // Directories may have been made of which nobody was told.
+                return Err(io::Error::other("too much changed at once to be told"));
+            }
             // Files on their way are clawd's own.
             let name = event.name.as_ref().map(|name| name.to_string_lossy().into_owned());
             if name.as_deref().is_some_and(is_own) {
@@ -156,7 +160,7 @@ pub async fn keep_in_step(
     mut tell: impl FnMut(Told),
 ) {
     tokio::pin!(stop);
-    let mut failures = 0_u32;
+    let (mut failures, mut retries) = (0_u32, 0_u32);
     // Watched before the first round: what changes while it runs causes the next one.
     let mut watch = None;
     loop {
@@ -172,10 +176,12 @@ pub async fn keep_in_step(
         // A round is never broken off: stopping waits for its end.
         let pause = match round(dir, store, remote).await {
             Ok(report) => {
+                // Single files may fail for ever, and are no reason not to watch the others.
                 let failed = !report.failed.is_empty();
                 tell(Told::Round(report));
-                failures = if failed { failures + 1 } else { 0 };
-                if failed { pause(failures) } else { period }
+                failures = 0;
+                retries = if failed { retries + 1 } else { 0 };
+                if failed { pause(retries).min(period) } else { period }
             }
             Err(error) => {
                 failures += 1;
@@ -189,7 +195,7 @@ pub async fn keep_in_step(
         let until = Instant::now() + pause;
         let changed = async {
             match &mut watch {
-                // While the store fails, a change here makes it no better.
+                // While no round can be made, a change here makes it no better.
                 Some(watch) if failures == 0 => match watch.changed().await {
                     Ok(()) => watch.settle().await,
                     Err(error) => Err(error),

@@ -34,16 +34,14 @@ pub(super) fn start(
 }
 
 pub(super) fn stop(programs: &Programs, request: &UnmountRequest) -> Result<()> {
-    if request.activate == UNIT {
-        return systemctl(programs, "stop", &request.path);
-    }
-    let said = programs.output("umount", &[&request.path])?;
-    if said.status.success() {
-        return Ok(());
-    }
+    let stopped = match request.activate == UNIT {
+        true => systemctl(programs, "stop", &request.path),
+        false => programs.run("umount", &[&request.path]).map(|_| ()),
+    };
+    let Err(error) = stopped else { return Ok(()) };
     let users = users(Path::new(&request.path));
     if users.is_empty() {
-        return Err(failed(format!("umount {}: {}", request.path, complaint(&said))));
+        return Err(error);
     }
     Err(refused(format!("{} is in use by {}", request.path, users.join(", ")))
         .help("stop them and run again; a mount in use is not taken away by force"))

@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, open};
 
-use crate::providers::ports::{MountReport, MountRequest, MountSource, UnmountRequest, VolumeSource};
+use crate::providers::ports::{
+    MountReport, MountRequest, MountSource, NEVER_A_MOUNT, UnmountRequest, VolumeSource,
+};
 use crate::providers::{ErrorKind, ProviderError};
 use crate::units::{Bytes, GiB};
 use device::Device;
@@ -31,26 +33,6 @@ pub const LABEL: &str = "clawd-data";
 
 /// A file system that is smaller than its device by less than this spans it: the last part of a block group stays unused.
 const SLACK: Bytes = Bytes(16 << 20);
-
-/// Directories that a host does not work without.
-const NEVER_A_MOUNT: [&str; 16] = [
-    "/",
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/home",
-    "/lib",
-    "/nix",
-    "/nix/store",
-    "/proc",
-    "/root",
-    "/run",
-    "/sys",
-    "/usr",
-    "/var",
-    "/var/lib",
-];
 
 type Result<T> = std::result::Result<T, ProviderError>;
 
@@ -130,7 +112,13 @@ impl Disks {
                 let message = format!("{} is already the mount of {}", request.path, there.source);
                 return Err(refused(message).help("unmount that first, or mount the volume elsewhere"));
             }
-            (_, Some(elsewhere)) => {
+            (Some(there), _) if there.root != "/" => {
+                let message =
+                    format!("{} is the mount of {}{}, a part of it", request.path, device, there.root);
+                return Err(refused(message).help("unmount that first, or mount the volume elsewhere"));
+            }
+            // Mounts of it beside the right one are binds, of whoever made them.
+            (None, Some(elsewhere)) => {
                 let message = format!("{device} is mounted at {} already", elsewhere.path);
                 return Err(refused(message).help("unmount it there first"));
             }
@@ -158,19 +146,46 @@ impl Disks {
     /// Unmounts a volume. One that is not mounted is a success.
     ///
     /// # Errors
-    /// The path is the mount of something else; somebody uses it.
+    /// The path is the mount of something else; the volume is mounted elsewhere, too; somebody uses it.
     pub fn unmount(&self, request: &UnmountRequest) -> Result<()> {
-        let Some(mount) = mounts::at(&mounts::all()?, &request.path)? else { return Ok(()) };
-        let device = self.find(&request.volume_id)?;
+        let UnmountRequest { volume_id, path, .. } = request;
+        let all = mounts::all()?;
+        let mount = mounts::at(&all, path)?;
+        let device = self.devices()?.into_iter().find(|it| self.is_volume(it, volume_id));
+        let Some(device) = device else {
+            return match mount {
+                None => Ok(()),
+                Some(mount) => {
+                    let message = format!(
+                        "{path} is the mount of {}, and {volume_id} is no disk of this host",
+                        mount.source
+                    );
+                    Err(failed(message).help("the disk may be gone from under its mount: unmount it by hand"))
+                }
+            };
+        };
+        if let Some(other) = all.iter().find(|it| it.device == device.number && it.path != *path) {
+            return Err(refused(format!("{device} is mounted at {}", other.path)).help(
+                "name that as `path`, or unmount it there first: it would be pulled from under its mount",
+            ));
+        }
+        let Some(mount) = mount else { return Ok(()) };
         if mount.device != device.number {
-            let message = format!("{} is the mount of {}, not of {device}", request.path, mount.source);
+            let message = format!("{path} is the mount of {}, not of {device}", mount.source);
             return Err(refused(message).help("unmount that by hand if it is not needed"));
         }
         activate::stop(&self.programs, request)?;
-        match mounts::at(&mounts::all()?, &request.path)? {
+        match mounts::at(&mounts::all()?, path)? {
             None => Ok(()),
-            Some(_) => Err(failed(format!("{} is still mounted", request.path))),
+            Some(_) => {
+                Err(failed(format!("{path} is still mounted")).help("look at what its mount unit does"))
+            }
         }
+    }
+
+    /// Whether a device is a volume. Where disks are images, loop devices are; elsewhere a copy of a volume in a file is none.
+    fn is_volume(&self, device: &Device, volume: &str) -> bool {
+        device.image.is_some() == self.images.is_some() && device.volume_id().as_deref() == Some(volume)
     }
 
     fn devices(&self) -> Result<Vec<Device>> {
@@ -184,7 +199,7 @@ impl Disks {
     /// The one device of a volume.
     fn find(&self, volume: &str) -> Result<Device> {
         let mut found = self.devices()?;
-        found.retain(|device| device.volume_id().as_deref() == Some(volume));
+        found.retain(|device| self.is_volume(device, volume));
         match found.len() {
             0 => Err(not_yet(format!("no disk of this host bears the serial number of {volume}"))
                 .help("it is there some seconds after EC2 attached it; run again")),
@@ -224,6 +239,11 @@ impl Disks {
         }
         self.check_label(device)?;
         let on_it = match probe::look(&self.programs, device)? {
+            Found::Blank if source.may_format && self.find(&source.id)? != *device => {
+                return Err(
+                    refused(format!("{device} is another device than a moment ago")).help("run again")
+                );
+            }
             Found::Blank if source.may_format => probe::format(&self.programs, device, &source.fs)?,
             Found::Blank => {
                 let message = format!("{device} has no file system, and its volume is not marked as blank");
@@ -408,6 +428,8 @@ fn make_mountpoint(path: &str) -> Result<()> {
 
 /// Looks at the directory of a mount. One that holds files is left alone: they would be hidden.
 fn check_mountpoint(path: &str) -> Result<()> {
+    // A path that leads through a link is another path, to the kernel too.
+    mount_above(path)?;
     let wrong = |error: std::io::Error| failed(format!("cannot use {path} as a mount: {error}"));
     let is = match std::fs::symlink_metadata(path) {
         Ok(is) => is,

@@ -11,6 +11,8 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 pub(super) struct Mounted {
     /// Major and minor number of what is mounted.
     pub(super) device: (u32, u32),
+    /// The directory of the file system that is mounted: `/`, or another one where it is a bind.
+    pub(super) root: String,
     /// Where.
     pub(super) path: String,
     /// The file system.
@@ -54,6 +56,7 @@ fn parse(line: &str) -> Option<Mounted> {
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mounted {
         device: (major.parse().ok()?, minor.parse().ok()?),
+        root: unescaped(mount.get(3)?),
         path: unescaped(mount.get(4)?),
         fs: (*whole.first()?).to_owned(),
         source: unescaped(whole.get(1)?),
@@ -83,6 +86,7 @@ mod tests {
         let line = r"36 35 98:0 /mnt1 /a\040b rw,noatime master:1 - ext3 /dev/root ro,errors=continue";
         let mount = parse(line).expect("a mount");
         assert_eq!((mount.device, mount.path.as_str(), mount.fs.as_str()), ((98, 0), "/a b", "ext3"));
+        assert_eq!(mount.root, "/mnt1");
         assert!(mount.read_only, "the file system is, whatever the mount says");
         assert_eq!(parse("36 35 98:0 /"), None);
         assert_eq!(unescaped(r"\134\9"), r"\\9");
@@ -92,6 +96,7 @@ mod tests {
     fn two_mounts_at_one_path_are_refused() {
         let mount = |source: &str| Mounted {
             device: (1, 2),
+            root: "/".to_owned(),
             path: "/a".to_owned(),
             fs: "ext4".to_owned(),
             source: source.to_owned(),

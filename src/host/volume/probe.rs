@@ -91,7 +91,8 @@ pub(super) fn format(programs: &Programs, device: &Device, fs: &str) -> Result<F
         return Err(refused(format!("{device} was blank a moment ago, and holds something now"))
             .help("somebody else writes to it: find out who"));
     }
-    // Without force: the programs refuse what they find to be in use or to hold something.
+    // Without force: the programs refuse what is in use. mkfs.ext4 looks for contents only on a terminal, so the look above is what
+    // stands between it and data.
     programs.run(&format!("mkfs.{fs}"), &["-q", "-L", LABEL, &device.path()])?;
     match look(programs, device)? {
         Found::FileSystem(it) if it.fs == fs && it.label == LABEL => Ok(it),
@@ -147,7 +148,7 @@ fn of_fields(fields: &BTreeMap<String, String>) -> FileSystem {
 fn first_data(device: &Device) -> Result<Option<u64>> {
     let path = device.path();
     let failed = |error: std::io::Error| unknown(&path, &error.to_string());
-    // Exclusive: whoever else has the device in use, in whatever way, makes this fail.
+    // Exclusive: a device that is mounted, or part of another one, makes this fail.
     let exclusive = i32::try_from(OFlags::EXCL.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(exclusive).open(&path).map_err(failed)?;
     let size = device.size.0;

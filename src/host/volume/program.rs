@@ -16,12 +16,20 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// An empty part of a search path would be the current directory.
+    fn search(&self) -> String {
+        match self.path.is_empty() {
+            true => PATH.to_owned(),
+            false => format!("{}:{PATH}", self.path),
+        }
+    }
+
     /// Runs a program to its end, whatever that is.
     pub(in crate::host) fn output(&self, program: &str, args: &[&str]) -> Result<Output> {
         let run = Command::new(program)
             .args(args)
             .env_clear()
-            .env("PATH", format!("{}:{PATH}", self.path))
+            .env("PATH", self.search())
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .output();
@@ -37,7 +45,8 @@ impl Programs {
         let said = self.output(program, args)?;
         match said.status.success() {
             true => Ok(String::from_utf8_lossy(&said.stdout).into_owned()),
-            false => Err(failed(format!("{program} {}: {}", args.join(" "), complaint(&said)))),
+            false => Err(failed(format!("{program} {}: {}", args.join(" "), complaint(&said)))
+                .help("look at what it says, and at `dmesg`; run again once it is mended")),
         }
     }
 
@@ -48,7 +57,8 @@ impl Programs {
             failed(format!("this host has no {what} `{}`", name.escape_debug()))
                 .help("name one that the host's configuration declares")
         };
-        if name.is_empty() || name.starts_with('-') {
+        // A number would be told by its name, and differ in every plan.
+        if name.is_empty() || name.starts_with('-') || name.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(wrong());
         }
         let said = self.output("getent", &[database, name])?;

@@ -102,6 +102,9 @@ pub(super) fn volume(volume: &ec2::Volume) -> Volume {
         state: text(volume.state().map(ec2::VolumeState::as_str)),
         iops: count(volume.iops()),
         throughput: count(volume.throughput()),
+        leaving: held.and_then(|it| it.state()).is_some_and(|state| {
+            matches!(state, ec2::VolumeAttachmentState::Detaching | ec2::VolumeAttachmentState::Busy)
+        }),
         attached_to: held.and_then(|it| it.instance_id()).map(str::to_owned),
         snapshot: volume.snapshot_id().filter(|id| !id.is_empty()).map(str::to_owned),
         tags: tags(volume.tags()),

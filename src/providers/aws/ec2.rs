@@ -472,7 +472,7 @@ impl Ec2 for Regional {
     }
 
     async fn attach_volume(&self, volume: &str, instance: &str) -> Answer<()> {
-        let held = self.volume(volume).await?.and_then(|it| it.attached_to);
+        let held = self.volume(volume).await?.filter(|it| !it.leaving).and_then(|it| it.attached_to);
         if held.as_deref() == Some(instance) {
             return Ok(());
         }
@@ -492,7 +492,8 @@ impl Ec2 for Regional {
     }
 
     async fn detach_volume(&self, volume: &str, instance: &str) -> Answer<()> {
-        let held = self.volume(volume).await?.and_then(|it| it.attached_to);
+        // One that is leaving was told before.
+        let held = self.volume(volume).await?.filter(|it| !it.leaving).and_then(|it| it.attached_to);
         if held.as_deref() != Some(instance) {
             return Ok(());
         }

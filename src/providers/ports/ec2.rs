@@ -76,6 +76,9 @@ pub struct Volume {
     pub throughput: Option<u32>,
     /// The instance it is attached to.
     pub attached_to: Option<String>,
+    /// Whether it is leaving that instance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// The snapshot it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
@@ -281,7 +284,7 @@ pub trait Ec2: Ec2Read {
     async fn delete_snapshot(&self, snapshot: &str) -> Answer<()>;
     /// Creates a volume; idempotent under the token. Returns its id.
     async fn create_volume(&self, token: &str, request: &VolumeRequest) -> Answer<String>;
-    /// Attaches a volume. Takes no token: already attached there is a success.
+    /// Attaches a volume. Takes no token: already attached there, and not leaving, is a success.
     async fn attach_volume(&self, volume: &str, instance: &str) -> Answer<()>;
     /// Detaches a volume from an instance, never by force. One that is not attached there is a success.
     async fn detach_volume(&self, volume: &str, instance: &str) -> Answer<()>;

@@ -17,6 +17,26 @@ pub const HOST_SPEC_LIMIT: usize = 16 << 10;
 /// How long an answer may be, in bytes: SSM cuts off what is longer.
 pub const HOST_REPLY_LIMIT: usize = 8 << 10;
 
+/// Directories that a host does not work without: nothing is mounted over them.
+pub const NEVER_A_MOUNT: [&str; 16] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/nix",
+    "/nix/store",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/usr",
+    "/var",
+    "/var/lib",
+];
+
 /// What a host is asked. It holds no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

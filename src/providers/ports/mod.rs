@@ -27,7 +27,7 @@ pub use ec2::{
 pub use hosts::{
     EfsSource, HOST_FORMAT, HOST_REPLY_LIMIT, HOST_SPEC_LIMIT, HostError, HostOutcome, HostReply, HostSpec,
     Hosts, HostsRead, MemoryConfig, MemoryPending, MemoryRequest, MemoryStatus, MountReport, MountRequest,
-    MountSource, MountedRequest, UnmountRequest, VolumeSource,
+    MountSource, MountedRequest, NEVER_A_MOUNT, UnmountRequest, VolumeSource,
 };
 pub use identity::Identity;
 pub use memory::{Condition, Listed, MemoryStore, Put, Stored};

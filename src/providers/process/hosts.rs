@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use super::{AT_ONCE, Tool, Workplace, plain};
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{
-    Answer, HOST_FORMAT, HostOutcome, HostReply, HostSpec, Hosts, HostsRead, MemoryConfig, MemoryRequest,
-    MemoryStatus, MountReport, MountRequest, MountSource, MountedRequest, UnmountRequest, VolumeSource,
+    Answer, HOST_FORMAT, HostError, HostOutcome, HostReply, HostSpec, Hosts, HostsRead, MemoryConfig,
+    MemoryRequest, MemoryStatus, MountReport, MountRequest, MountSource, MountedRequest, UnmountRequest,
+    VolumeSource,
 };
 use crate::units::GiB;
 
@@ -85,7 +86,7 @@ impl LocalHosts {
         if !image.exists()
             && let Some(before) = self.elsewhere(volume)?
         {
-            // The other instance is gone: EC2 would not have let the volume be attached here otherwise.
+            // The other instance is gone, or let go of it: EC2 would not have let the volume be attached here otherwise.
             self.release(&before).await?;
             fs::rename(&before, &image).map_err(|error| wrong("move", &before, &error))?;
         }
@@ -160,7 +161,11 @@ impl LocalHosts {
         }
         match reply.outcome {
             HostOutcome::Ok(done) => Ok(done),
-            HostOutcome::Error(error) => Err(error.of(&operation)),
+            HostOutcome::Error(HostError { kind, message, help }) => {
+                // Output of a host is data.
+                let (message, help) = (plain(&message), help.map(|help| plain(&help)));
+                Err(HostError { kind, message, help }.of(&operation))
+            }
         }
     }
 
@@ -207,7 +212,10 @@ impl Hosts for LocalHosts {
     }
 
     async fn unmount(&self, token: &str, instance: &str, request: &UnmountRequest) -> Answer<()> {
-        self.ask(instance, "unmount", Some(token), request).await
+        let done: () = self.ask(instance, "unmount", Some(token), request).await?;
+        // What is unmounted here is detached next, and then the host has no such disk.
+        self.release(&self.disks(instance)?.join(format!("{}.img", request.volume_id))).await?;
+        Ok(done)
     }
 
     async fn keep_memory(&self, token: &str, instance: &str, config: &MemoryConfig) -> Answer<MemoryStatus> {

@@ -129,6 +129,18 @@ impl Hosts for Sim {
             self.world.commit(now, |draft| {
                 reachable(draft, OPERATION, instance, now)?;
                 let key = format!("{instance}#{}", request.path);
+                let prefix = format!("{instance}#");
+                let elsewhere = draft.tables().with_prefix("mount", &prefix).find_map(|record| match record {
+                    Record::Mount { row, .. } if row.source == request.volume_id && row.path != request.path => {
+                        Some(row.path.clone())
+                    }
+                    _ => None,
+                });
+                if let Some(path) = elsewhere {
+                    let message = format!("{} is mounted at {path}", request.volume_id);
+                    return Err(ProviderError::refused(OPERATION, message)
+                        .help("name that as `path`, or unmount it there first: it would be pulled from under its mount"));
+                }
                 match draft.tables().get("mount", &key) {
                     None => Ok(()),
                     Some(Record::Mount { row, .. }) if row.source != request.volume_id => {

@@ -61,6 +61,7 @@ impl Ec2Sim {
                             throughput: request.throughput,
                             state: "creating".to_owned(),
                             attached_to: None,
+                            leaving: false,
                             snapshot: request.snapshot.clone(),
                             tags: request.tags.clone(),
                             created: self.sim.now(),
@@ -134,13 +135,21 @@ impl Ec2Sim {
                 if row.attached_to.as_deref() != Some(instance) {
                     return Ok(());
                 }
-                // The host sees its disk go: what was mounted from it is not any more.
+                // EC2 would wait for a host that has it mounted, until somebody pulls it by force.
+                let running = self
+                    .find(tables, "instance", instance)
+                    .and_then(|record| instance_at(record, self.sim.now()))
+                    .is_some_and(|it| it.state == "running");
                 let prefix = format!("{instance}#");
                 let gone: Vec<String> = tables
                     .with_prefix("mount", &prefix)
                     .filter(|record| matches!(record, Record::Mount { row, .. } if row.source == volume))
                     .map(|record| record.place().1)
                     .collect();
+                if let Some(key) = gone.first().filter(|_| running) {
+                    let message = format!("IncorrectState: {volume} is mounted on its host ({key})");
+                    return Err(refuse(OPERATION, message));
+                }
                 for key in gone {
                     draft.put(Record::Gone { of: Removable::Mount, key });
                 }

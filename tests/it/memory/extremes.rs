@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clawd::host::memory::{Expected, Memory, Shrinking};
 use clawd::memory::MemoryPath;
+use rustix::fs::{RenameFlags, renameat_with};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -135,28 +136,31 @@ fn a_swapped_directory_leads_nowhere() {
     let outside = home.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret.md"), "secret\n").unwrap();
-    fs::create_dir(dir.join("ideas")).unwrap();
-    let (done, dir, outside_dir) = (AtomicBool::new(false), &dir, &outside);
+    let (here, link) = (dir.join("ideas"), home.path().join("link"));
+    fs::create_dir(&here).unwrap();
+    symlink(&outside, &link).unwrap();
+    let done = AtomicBool::new(false);
     let (mut written, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            // The two change places at once, so that there is always one of them.
             while !done.load(Ordering::Relaxed) {
-                let _ = fs::rename(dir.join("ideas"), dir.join("away"));
-                let _ = symlink(outside_dir, dir.join("ideas"));
+                let at = rustix::fs::CWD;
+                renameat_with(at, &here, at, &link, RenameFlags::EXCHANGE).unwrap();
                 std::thread::yield_now();
-                let _ = fs::remove_file(dir.join("ideas"));
-                let _ = fs::rename(dir.join("away"), dir.join("ideas"));
             }
         });
         let path: MemoryPath = "ideas/x.md".parse().unwrap();
         let secret: MemoryPath = "ideas/secret.md".parse().unwrap();
-        // Until both happened often: the write came through, and the link was met.
+        // Until both happened often: a write came through, and the link was met.
         while written < 50 || refused < 50 {
-            match memory.write(&path, b"x\n", &Expected::Any, Shrinking::Refused) {
+            let text = format!("{written} {refused}\n");
+            match memory.write(&path, text.as_bytes(), &Expected::Any, Shrinking::Refused) {
                 Ok(_) => written += 1,
                 Err(_) => refused += 1,
             }
             if let Ok(found) = memory.read(&secret) {
+                done.store(true, Ordering::Relaxed);
                 panic!("read through the link: {:?}", found.content);
             }
         }

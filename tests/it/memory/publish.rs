@@ -42,5 +42,12 @@ fn a_part_is_published_and_a_secret_refuses_all_of_it() {
         (&["publish", "../etc", "--to", &to], ""),
         (&["publish", "--to", "ftp://x"], ""),
     ]));
+    // The shared memory itself is no place to publish to, nor what holds it or is in it.
+    let hive = format!("file://{}/hive", shared.path().display());
+    home.expect(0, &["init", "--host", "H-1", "--remote", &hive], "");
+    for place in ["/hive", "/hive/public", ""] {
+        let to = format!("file://{}{place}", shared.path().display());
+        home.expect(64, &["publish", "--to", &to], "");
+    }
     insta::assert_snapshot!("memory-publish", told);
 }

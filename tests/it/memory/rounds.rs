@@ -84,6 +84,96 @@ impl MemoryStore for Silent {
     }
 }
 
+/// A file that was removed before anybody shared it is none that another host makes later, of the same content.
+#[test]
+fn a_removal_is_of_what_was_shared() {
+    let home = TempDir::new().unwrap();
+    let store = memory_store(&home.path().join("shared")).unwrap();
+    let memory = |host: &str| Memory::init(&home.path().join(host), of(host)).unwrap().0;
+    let (first, second) = (memory("H-1"), memory("H-2"));
+    let path: MemoryPath = "scratch.md".parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let round = |memory: &Memory| runtime.block_on(memory.sync(&*store, "test", Shrinking::Refused)).unwrap();
+    first.append(&path, b"").unwrap();
+    first.remove(&path, &Expected::Any, Shrinking::Refused).unwrap();
+    second.append(&path, b"").unwrap();
+    for memory in [&first, &second, &first, &second] {
+        round(memory);
+    }
+    assert!(first.read(&path).is_ok() && second.read(&path).is_ok());
+    // The note is settled: should the file go without `rm`, it comes back.
+    fs::remove_file(home.path().join("H-1/scratch.md")).unwrap();
+    assert_eq!(round(&first).restored, std::slice::from_ref(&path));
+    // A program that knows nothing of notes brings back what was removed.
+    first.remove(&path, &Expected::Any, Shrinking::Refused).unwrap();
+    fs::write(home.path().join("H-1/scratch.md"), "").unwrap();
+    round(&first);
+    fs::remove_file(home.path().join("H-1/scratch.md")).unwrap();
+    assert_eq!(round(&first).restored, std::slice::from_ref(&path));
+    // Notes of others are theirs to remove.
+    let note: MemoryPath = "2026-11-27_H-1.md".parse().unwrap();
+    first.append(&note, b"x\n").unwrap();
+    for memory in [&first, &second] {
+        round(memory);
+    }
+    assert!(second.remove(&note, &Expected::Any, Shrinking::Refused).is_err());
+    first.append(&note, b"y\n").unwrap();
+    first.remove(&note, &Expected::Any, Shrinking::Refused).unwrap();
+    for memory in [&first, &second] {
+        round(memory);
+    }
+    assert!(second.read(&note).is_err(), "whose note it was removed it");
+}
+
+/// A store that goes away in the middle of a round is not asked for each of ten thousand files.
+#[test]
+fn a_store_that_goes_away_ends_the_round() {
+    let home = TempDir::new().unwrap();
+    let store = memory_store(&home.path().join("shared")).unwrap();
+    let memory = Memory::init(&home.path().join("memory"), of("H-1")).unwrap().0;
+    for n in 0..200 {
+        memory.append(&format!("{n}.md").parse().unwrap(), b"x\n").unwrap();
+    }
+    let gone = Gone { store, asked: 0.into() };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let report = runtime.block_on(memory.sync(&gone, "test", Shrinking::Refused)).unwrap();
+    assert_eq!(report.failed.len(), 200);
+    assert!(gone.asked.into_inner() < 100, "each that was tried is asked to be written, and read back");
+    assert!(report.failed.iter().any(|(_, why)| why.contains("not tried")), "{:?}", report.failed);
+}
+
+/// A store that can be listed and does not answer otherwise.
+struct Gone {
+    store: std::sync::Arc<dyn MemoryStore>,
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Gone {
+    fn gone<T>(&self) -> Answer<T> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        lost()
+    }
+}
+
+#[async_trait::async_trait]
+impl MemoryStore for Gone {
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
+        self.store.list(known).await
+    }
+
+    async fn get(&self, _: &str) -> Answer<Option<Stored>> {
+        self.gone()
+    }
+
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        self.gone()
+    }
+
+    async fn put(&self, _: &str, _: &[u8], _: Condition<'_>) -> Answer<Put> {
+        self.gone()
+    }
+}
+
 /// What was asked is read back where the answer is lost: it is there, and the round is in step.
 #[test]
 fn a_lost_answer_to_a_write_that_was_done_is_no_failure() {
@@ -145,10 +235,12 @@ fn what_is_removed_during_a_round_is_removed() {
 /// Several hosts that write, edit and sync in any order over a store that loses answers. In the end, two quiet rounds bring all to
 /// the same files, and each line that somebody wrote is in one of them: in its file, or put aside.
 #[test]
+#[allow(clippy::print_stdout)] // the seed of a failure
 fn hosts_that_write_at_once_lose_no_line() {
     let seed =
         std::env::var("CLAWD_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     let cases = std::env::var("CLAWD_TEST_CASES").map_or(20, |cases| cases.parse().unwrap());
+    println!("CLAWD_TEST_SEED={seed}");
     let mut seeds = fastrand::Rng::with_seed(seed);
     for _ in 0..cases {
         let case = seeds.u64(..);
@@ -209,13 +301,22 @@ fn write_and_sync(case: u64) {
                 replaced.push(old.to_owned());
                 written.push(line);
             }
+            6 => {
+                // A file is removed: its lines go with the version that held them, and with no other.
+                let Ok(found) = memory.read(&file) else { continue };
+                if memory.remove(&file, &Expected::Any, Shrinking::Allowed).is_ok() {
+                    let text = String::from_utf8(found.content).unwrap();
+                    replaced.extend(text.lines().map(str::to_owned));
+                }
+            }
             _ => {
                 // What went wrong goes right later.
                 let _ = runtime.block_on(memory.sync(&flaky, "test", Shrinking::Refused));
             }
         }
     }
-    let round = |memory: &Memory| runtime.block_on(memory.sync(&*store, "test", Shrinking::Refused)).unwrap();
+    // Many files may be removed by now, which was meant.
+    let round = |memory: &Memory| runtime.block_on(memory.sync(&*store, "test", Shrinking::Allowed)).unwrap();
     for _ in 0..2 {
         for memory in &hosts {
             round(memory);

@@ -1,8 +1,10 @@
 //! A memory that is kept in step all the time.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Lines};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use clawd::host::memory::Watch;
 use serde_json::Value as Json;
@@ -13,7 +15,7 @@ use super::Home;
 /// `clawd memory sync --watch`, which ends with the test.
 struct Watcher {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Receiver<String>,
 }
 
 impl Watcher {
@@ -23,13 +25,18 @@ impl Watcher {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         Self { child, lines }
     }
 
-    /// What it says next.
+    /// What it says next. An event that is lost would be waited for until the next period.
     fn says(&mut self) -> Json {
-        serde_json::from_str(&self.lines.next().expect("the watcher goes on").unwrap()).unwrap()
+        let line = self.lines.recv_timeout(Duration::from_secs(60)).expect("the watcher says something");
+        serde_json::from_str(&line).unwrap()
     }
 
     fn signal(&self, name: &str) {
@@ -111,6 +118,27 @@ fn a_directory_that_goes_and_comes_is_watched_again() {
     assert_eq!(watcher.child.wait().unwrap().code(), Some(0));
 }
 
+/// A file that can never be synced is no reason not to watch the others.
+#[test]
+fn one_file_that_fails_does_not_stop_the_watching() {
+    let home = Home::new();
+    let shared = TempDir::new().unwrap();
+    let remote = format!("file://{}/hive", shared.path().display());
+    // There it is a directory.
+    fs::create_dir_all(shared.path().join("hive/ideas")).unwrap();
+    fs::write(shared.path().join("hive/ideas/x.md"), "x\n").unwrap();
+    home.expect(0, &["write", "ideas"], "a file\n");
+    let mut watcher = Watcher::new(&home, &remote, "1d");
+    assert!(!watcher.says()["failed"].as_array().unwrap().is_empty());
+    home.expect(0, &["write", "goals.md"], "one\n");
+    loop {
+        let said = watcher.says();
+        if said["pushed"].as_array().unwrap().iter().any(|path| path == "goals.md") {
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn files_on_their_way_are_no_change() {
     let home = Home::new();
@@ -120,8 +148,8 @@ async fn files_on_their_way_are_no_change() {
     fs::write(home.file("a.md"), "x").unwrap();
     // The file is made, and closed after it was written. `timeout` ends the test if that is not told.
     for _ in 0..2 {
-        tokio::time::timeout(std::time::Duration::from_secs(60), watch.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), watch.changed()).await.unwrap().unwrap();
     }
-    let nothing = tokio::time::timeout(std::time::Duration::ZERO, watch.changed()).await;
+    let nothing = tokio::time::timeout(Duration::ZERO, watch.changed()).await;
     assert!(nothing.is_err(), "the sentinel and what is unfinished are clawd's own");
 }

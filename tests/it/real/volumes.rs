@@ -109,6 +109,15 @@ impl Host {
         system("losetup", &["--find", "--show", self.image(volume).to_str().unwrap()])
     }
 
+    /// Detaches a device, and waits until nothing has it: whoever looks at devices may have it open for a moment.
+    fn detach(&self, device: &str) {
+        system("losetup", &["--detach", device]);
+        let attached = || system("losetup", &["--noheadings", "--output", "NAME", "--list"]);
+        while attached().lines().any(|line| line.trim() == device) {
+            std::thread::yield_now();
+        }
+    }
+
     fn spec(&self, token: Option<&str>, request: &Json) -> PathBuf {
         let path = self.dir.path().join("spec.json");
         let spec = json!({ "version": 1, "token": token, "request": request });
@@ -284,7 +293,7 @@ fn what_holds_anything_is_never_formatted() {
         // Made first and attached then: the kernel has nothing of it in its cache.
         let device = host.attach(VOLUME);
         occupy(what, &image, &device);
-        system("losetup", &["--detach", &device]);
+        host.detach(&device);
         system("sync", &[]);
         let copy = image.with_extension("copy");
         system("cp", &["--sparse=always", image.to_str().unwrap(), copy.to_str().unwrap()]);
@@ -312,7 +321,7 @@ fn what_is_not_as_it_should_be_is_told() {
     tell("smaller than the volume", host.told(&with(&request, "size", 2.into())));
     let second = host.attach(VOLUME);
     tell("two disks of one serial number", host.told(&request));
-    system("losetup", &["--detach", &second]);
+    host.detach(&second);
     // Reads behind the end of its file are errors of the device.
     File::options().write(true).open(&image).unwrap().set_len(GIB / 2).unwrap();
     tell("a disk that cannot be read", host.told(&request));
@@ -345,7 +354,7 @@ fn what_is_not_as_it_should_be_is_told() {
     );
     drop(held);
     assert_eq!(host.ask("unmount", Some(TOKEN), &unmount).0, 0);
-    system("losetup", &["--detach", &device]);
+    host.detach(&device);
     tell("larger than the volume", {
         host.blank(VOLUME, 3 * GIB);
         host.attach(VOLUME);
