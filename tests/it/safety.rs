@@ -78,6 +78,20 @@ fn providers(project: &Project) -> Providers {
     .unwrap()
 }
 
+/// A volume with these tags.
+fn volume(tags: &[(&str, &str)], snapshot: Option<String>) -> VolumeRequest {
+    VolumeRequest {
+        zone: "eu-central-1a".into(),
+        size: GiB(10),
+        kind: "gp3".into(),
+        iops: None,
+        throughput: None,
+        kms_key: None,
+        snapshot,
+        tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
 /// Makes a volume behind the plan's back, in the world the command line uses.
 async fn foreign_volume(project: &Project, token: &str, tags: &[(&str, &str)]) -> String {
     let model =
@@ -91,17 +105,7 @@ async fn foreign_volume(project: &Project, token: &str, tags: &[(&str, &str)]) -
         Settings::default(),
     )
     .unwrap();
-    let tags: Tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let request = VolumeRequest {
-        zone: "eu-central-1a".into(),
-        size: GiB(10),
-        kind: "gp3".into(),
-        iops: None,
-        throughput: None,
-        kms_key: None,
-        snapshot: None,
-        tags,
-    };
+    let request = volume(tags, None);
     let id = providers.ec2.create_volume(token, &request).await.unwrap();
     providers.clock.sleep(std::time::Duration::from_secs(60)).await;
     providers.clock.settle().unwrap();
@@ -138,17 +142,8 @@ async fn a_volume_from_a_snapshot_is_never_formatted() {
     let id = foreign_volume(&project, "source", &[("clawd:state", "blank")]).await;
     let request = SnapshotRequest { volume_id: id, description: String::new(), tags: Tags::new() };
     let snapshot = providers.ec2.create_snapshot(&request).await.unwrap();
-    let tags = OURS.iter().chain(&[("clawd:state", "blank")]);
-    let request = VolumeRequest {
-        zone: "eu-central-1a".into(),
-        size: GiB(10),
-        kind: "gp3".into(),
-        iops: None,
-        throughput: None,
-        kms_key: None,
-        snapshot: Some(snapshot),
-        tags: tags.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-    };
+    let tags: Vec<_> = OURS.into_iter().chain([("clawd:state", "blank")]).collect();
+    let request = volume(&tags, Some(snapshot));
     providers.ec2.create_volume("restored", &request).await.unwrap();
     providers.clock.settle().unwrap();
     drop(providers);

@@ -59,18 +59,23 @@ async fn a_token_answers_with_what_it_made_and_refuses_other_parameters() {
     assert_eq!(error.kind, ErrorKind::Permanent);
 }
 
-#[tokio::test]
-async fn the_contract_of_volumes_holds() {
-    let project = Project::new();
-    let providers = simulator(project.path(), Settings::default());
-    let hosts = instances(&providers, &["a", "a"]).await;
-    let world = World {
+/// The simulator as a world to hold a contract against.
+fn world(providers: Providers) -> World {
+    World {
         ec2: providers.ec2,
         upload: providers.upload,
         clock: Some(providers.clock),
         fleet: "contract".into(),
         bucket: "any".into(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn the_contract_of_volumes_holds() {
+    let project = Project::new();
+    let providers = simulator(project.path(), Settings::default());
+    let hosts = instances(&providers, &["a", "a"]).await;
+    let world = world(providers);
     contract::volumes_hold(&world, "a", [&hosts[0], &hosts[1]]).await;
 }
 
@@ -78,13 +83,7 @@ async fn the_contract_of_volumes_holds() {
 async fn the_contract_of_images_and_uploads_holds() {
     let project = Project::new();
     let providers = simulator(project.path(), Settings::default());
-    let world = World {
-        ec2: providers.ec2,
-        upload: providers.upload,
-        clock: Some(providers.clock),
-        fleet: "contract".into(),
-        bucket: "any".into(),
-    };
+    let world = world(providers);
     contract::holds(&world, project.path()).await;
 }
 

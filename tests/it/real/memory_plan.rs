@@ -2,6 +2,7 @@
 //! mounts and memories.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -20,6 +21,8 @@ struct Fleet {
     bucket: String,
     /// Where the volumes are mounted.
     mounts: TempDir,
+    /// The command.
+    clawd: PathBuf,
 }
 
 const HOSTS: [&str; 2] = ["H-1", "H-2"];
@@ -44,7 +47,14 @@ impl Fleet {
         let mounts = TempDir::new().unwrap();
         let machine = Machine::new(&[project.path(), mounts.path()]);
         let instances = HOSTS.map(|_| moto::launch()).to_vec();
-        Self { project, instances, bucket, mounts, _machine: machine }
+        Self {
+            project,
+            instances,
+            bucket,
+            mounts,
+            _machine: machine,
+            clawd: env!("CARGO_BIN_EXE_clawd").into(),
+        }
     }
 
     fn run(&self, more: &[&str]) -> Output {
@@ -57,7 +67,9 @@ impl Fleet {
             args.extend(["--param", param]);
         }
         args.extend(more);
-        self.project.command(&args).env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()
+        let mut command = Command::new(&self.clawd);
+        command.args(&args).current_dir(self.project.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()
     }
 
     #[track_caller]
@@ -147,4 +159,27 @@ fn a_volume_that_is_unmounted_behind_the_plan_is_mounted_again() {
     assert!(again.contains("No changes."), "{again}");
     let wrong = fleet.run(&["--param", "fs=ext4", "--param", "size_gib=2"]);
     insta::assert_snapshot!("memory-plan-other-file-system", fleet.stable(&block(&["run"], &wrong)));
+}
+
+/// What root does for a memory is done as the account that the mount belongs to, so that agents can write what a round wrote.
+#[test]
+fn a_memory_belongs_to_whom_the_mount_belongs() {
+    let mut fleet = Fleet::new("owner");
+    // Where tests are built, other accounts may not look.
+    let bin = TempDir::new().unwrap();
+    for dir in [bin.path(), fleet.mounts.path()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fleet.clawd = bin.path().join("clawd");
+    fs::copy(env!("CARGO_BIN_EXE_clawd"), &fleet.clawd).unwrap();
+    moto::put_object(&fleet.bucket, "hive/goals.md", "be good\n");
+    fleet.expect(0, &["--param", "owner=daemon"]);
+    let owner = |path: PathBuf| fs::metadata(path).unwrap().uid();
+    let daemon = owner(fleet.mounts.path().join(HOSTS[0]));
+    assert_ne!(daemon, 0, "the mount is daemon's");
+    for path in ["", "goals.md", ".clawd-memory.json", "../memory.clawd/index.json"] {
+        assert_eq!(owner(fleet.memory(0).join(path)), daemon, "memory/{path}");
+    }
+    let again = fleet.expect(0, &["--param", "owner=daemon", "--dry-run", "--detailed-exitcode"]);
+    assert!(again.contains("No changes."), "{again}");
 }
