@@ -1,6 +1,7 @@
 //! The shared memory in S3: objects below a prefix, written by conditional writes only. Nothing is ever deleted, and a bucket with
 //! versions keeps what was overwritten.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,8 +16,8 @@ use super::{Session, Settings};
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{Answer, Condition, Listed, MemoryStore, Put, Stored};
 
-/// Keys of one part of a listing: a page has 1,000, and leaves room for what came since.
-const PART: usize = 900;
+/// Keys of one part of a listing: a page has 1,000, and so room for some that came since.
+const PART: usize = 990;
 
 /// Parts that are listed at once.
 const PARTS_AT_ONCE: usize = 16;
@@ -100,7 +101,8 @@ impl S3Store {
             for object in page.contents() {
                 let key = object.key().and_then(|key| key.strip_prefix(&self.prefix)).unwrap_or_default();
                 // S3 lists by the bytes of keys, as texts are compared here.
-                if to.as_deref().is_some_and(|to| key > to) {
+                let order = to.as_deref().map_or(Ordering::Less, |to| key.cmp(to));
+                if order == Ordering::Greater {
                     return Ok(found);
                 }
                 let is_own = key.rsplit('/').next().is_some_and(|name| name.starts_with(OWN));
@@ -110,6 +112,9 @@ impl S3Store {
                 }
                 found
                     .push(Listed { key: key.to_owned(), tag: object.e_tag().unwrap_or_default().to_owned() });
+                if order == Ordering::Equal {
+                    return Ok(found);
+                }
             }
         }
         Ok(found)
@@ -162,8 +167,8 @@ impl S3Store {
 #[async_trait]
 impl MemoryStore for S3Store {
     async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
-        // The first key of each part but the first, which begins where the memory does.
-        let bounds: Vec<String> = known.chunks(PART).skip(1).map(|part| part[0].to_owned()).collect();
+        // The last key of each part but the last, which ends where the memory does.
+        let bounds: Vec<String> = known.chunks_exact(PART).map(|part| part[PART - 1].to_owned()).collect();
         let from = std::iter::once(None).chain(bounds.iter().cloned().map(Some));
         let to = bounds.iter().cloned().map(Some).chain(std::iter::once(None));
         let parts: Vec<_> = from.zip(to).map(|(from, to)| self.list_part(from, to)).collect();

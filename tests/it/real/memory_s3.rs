@@ -157,14 +157,14 @@ fn a_listing_in_parts_misses_nothing() {
     host.sync(0, &remote);
     proxy.forget();
     host.sync(0, &remote);
-    assert_eq!(proxy.count("s3 ListObjects"), 3, "900 keys are a part: {:?}", proxy.calls());
-    // The second part begins after notes/0900.md.
+    assert_eq!(proxy.count("s3 ListObjects"), 3, "990 keys are a part: {:?}", proxy.calls());
+    // The first part ends with notes/0989.md, the second with notes/1979.md.
     let prefix = remote.strip_prefix(&format!("s3://{BUCKET}/")).unwrap();
-    let new = ["aaa.md", "notes/0900.md.md", "notes/0899x.md", "notes/1500a.md", "zzz.md"];
+    let new = ["aaa.md", "notes/0989.md.md", "notes/0988x.md", "notes/1500a.md", "zzz.md"];
     for name in new {
         moto::put_object(BUCKET, &format!("{prefix}/{name}"), "new\n");
     }
-    let gone = ["notes/0000.md", "notes/0900.md", "notes/0901.md", "notes/1800.md", "notes/1999.md"];
+    let gone = ["notes/0000.md", "notes/0989.md", "notes/0990.md", "notes/1800.md", "notes/1999.md"];
     for name in gone {
         moto::delete_object(BUCKET, &format!("{prefix}/{name}"));
     }
