@@ -107,6 +107,20 @@ fn bad_input_is_refused() {
     assert_eq!(home.run(&["read", "bytes.bin"], "").stdout, b"\xff\x00");
 }
 
+/// A link that leads to another part of the memory is none of it either: what it leads to would be there twice.
+#[test]
+fn a_link_inside_the_memory_is_no_part_of_it() {
+    let home = Home::new();
+    home.expect(0, &["write", "real/x.md"], "x\n");
+    symlink("real", home.file("alias")).unwrap();
+    for (args, input) in [(&["read", "alias/x.md"], ""), (&["append", "alias/x.md"], "y\n")] {
+        home.expect(1, args, input);
+    }
+    assert_eq!(home.expect(0, &["read", "real/x.md"], ""), "x\n");
+    let status: Json = serde_json::from_str(&home.expect(0, &["status", "--json"], "")).unwrap();
+    assert_eq!(status["skipped"][0]["name"], "alias");
+}
+
 /// A directory that is not mounted is empty, and everything in it would seem to be deleted.
 #[test]
 fn an_unmounted_directory_is_no_memory() {
