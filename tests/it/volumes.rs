@@ -95,6 +95,27 @@ fn a_wrong_path_pulls_no_volume_from_under_its_mount() {
     assert!(project.block(&RUN).contains("does not match"), "{}", project.block(&RUN));
 }
 
+/// What is not known yet could mean another volume than the one that would be found without it.
+#[test]
+fn an_argument_that_is_not_known_is_not_taken_for_none() {
+    let project = project();
+    let other = MOUNTED
+        .replace("mount_volume(\"data\"", "let other = mount_volume(\"other\"")
+        .replace("/data", "/other");
+    let release = "release_volume(\"data\", #{ host: \"h\", path: \"/data\", volume: other.volume_id });\n";
+    project.write("plans/volume.rhai", &format!("{HOST}{other}{release}"));
+    let told = project.expect(0, &["plan", "plans/volume.rhai"]);
+    assert!(told.contains("release_volume.data  unknown: volume is not known yet"), "{told}");
+    let other = other.replace("size_gib: 10", "size_gib: 10, adopt: first.volume_id");
+    let first = other
+        .replace("let other", "let first")
+        .replace("\"other\"", "\"first\"")
+        .replace(", adopt: first.volume_id", "");
+    project.write("plans/volume.rhai", &format!("{HOST}{first}{other}"));
+    let told = project.expect(0, &["plan", "plans/volume.rhai"]);
+    assert!(told.contains("mount_volume.other  unknown: adopt is not known yet"), "{told}");
+}
+
 #[test]
 fn a_volume_that_goes_without_a_snapshot_says_so() {
     let project = project();

@@ -1,12 +1,17 @@
 //! `clawd memory`: the directory of the shared memory, for agents and people. Contents come from stdin and go to stdout, so that no
 //! quoting stands between an agent and a file.
 
+mod remote;
+mod told;
+
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
+
+use remote::store;
+use told::{foretold, published, synced};
 
 use super::Outcome;
 use super::exit::Exit;
@@ -14,14 +19,12 @@ use super::terminal::Terminal;
 use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::host::memory::{
-    Expected, Memory, MemoryError, Published, Report, Shrinking, Told, Wanted, Written, keep_in_step,
-    unreachable,
+    Expected, Memory, MemoryError, Report, Shrinking, Told, Wanted, Written, keep_in_step, unreachable,
 };
 use crate::memory::class::CONFLICTS;
 use crate::memory::{Class, MemoryPath, Version};
 use crate::plan::render::printable;
 use crate::providers::ports::MemoryStore;
-use crate::providers::process::memory_store;
 use crate::units::{NotADuration, Seconds};
 
 /// Where a memory is by default: on the host's data volume.
@@ -462,145 +465,6 @@ async fn watched(
     };
     keep_in_step(&args.dir, store, remote, period.duration(), stop, tell).await;
     Ok(())
-}
-
-/// What was published.
-fn published(report: &Published) -> Said {
-    let Published { written, unchanged, extra } = report;
-    let mut text: String = written.iter().map(|path| format!("  published  {path}\n")).collect();
-    for key in extra {
-        text.push_str(&format!("  extra      {}: it is there, and not here\n", printable(key)));
-    }
-    text.push_str(&format!("{} published, {unchanged} unchanged.\n", written.len()));
-    Said::new(text, json!({ "published": written, "unchanged": unchanged, "extra": extra }))
-}
-
-/// What a round would do.
-fn foretold(report: &Report) -> Said {
-    let Said { json, .. } = synced(report);
-    let mut text = lists(report, ["push", "pull", "merge", "remove", "restore"]);
-    for (path, why) in report.refused.iter().chain(&report.failed) {
-        text.push_str(&format!("  not {path}: {}\n", printable(why)));
-    }
-    if text.is_empty() {
-        text.push_str("In step.\n");
-    }
-    Said::new(text, json)
-}
-
-/// The paths of a report, a line for each, under these words.
-fn lists(report: &Report, words: [&str; 5]) -> String {
-    let Report { pushed, pulled, merged, removed, restored, .. } = report;
-    let mut text = String::new();
-    for (what, paths) in words.into_iter().zip([pushed, pulled, merged, removed, restored]) {
-        for path in paths {
-            text.push_str(&format!("  {what:8}  {path}\n"));
-        }
-    }
-    text
-}
-
-/// What a round did.
-fn synced(report: &Report) -> Said {
-    let mut text = lists(report, ["pushed", "pulled", "merged", "removed", "restored"]);
-    for aside in &report.aside {
-        text.push_str(&format!("  aside     {}: your version is in {}\n", aside.path, aside.place));
-    }
-    for (what, problems) in [("refused", &report.refused), ("failed", &report.failed)] {
-        for (path, why) in problems {
-            text.push_str(&format!("  {what:8}  {path}: {}\n", printable(why)));
-        }
-    }
-    let (exit, last) = match (report.failed.is_empty(), report.in_step()) {
-        (_, true) => (Exit::Done, "In step."),
-        (true, false) => (Exit::of(Code::MemoryConflict), "Not in step: somebody has to look."),
-        (false, false) => (Exit::Failed, "Not in step: the next round tries again."),
-    };
-    text.push_str(last);
-    text.push('\n');
-    let problems = |list: &[(MemoryPath, String)]| -> Vec<Json> {
-        list.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect()
-    };
-    let aside: Vec<Json> =
-        report.aside.iter().map(|it| json!({ "path": it.path, "place": it.place })).collect();
-    let skipped: Vec<Json> =
-        report.skipped.iter().map(|it| json!({ "name": it.name, "why": it.why })).collect();
-    let json = json!({
-        "in_step": report.in_step(),
-        "pushed": report.pushed,
-        "pulled": report.pulled,
-        "merged": report.merged,
-        "removed": report.removed,
-        "restored": report.restored,
-        "aside": aside,
-        "refused": problems(&report.refused),
-        "failed": problems(&report.failed),
-        "skipped": skipped,
-    });
-    Said { exit, ..Said::new(text, json) }
-}
-
-/// A shared memory by its URL.
-enum Remote<'a> {
-    /// A directory of this machine.
-    Dir(&'a Path),
-    /// A prefix of a bucket.
-    S3 { bucket: &'a str, prefix: &'a str },
-}
-
-impl<'a> Remote<'a> {
-    fn parse(url: &'a str) -> Result<Self, Problem> {
-        if let Some(dir) = url.strip_prefix("file://").filter(|dir| dir.starts_with('/')) {
-            return Ok(Self::Dir(Path::new(dir)));
-        }
-        if let Some(place) = url.strip_prefix("s3://") {
-            let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-            let letters =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-            if (3..=63).contains(&bucket.len()) && bucket.bytes().all(letters) {
-                return Ok(Self::S3 { bucket, prefix });
-            }
-        }
-        let usage = Diagnostic::error(Code::Usage, format!("`{}` is no shared memory", printable(url)));
-        Err(Problem::Usage(usage.help("s3://BUCKET/PREFIX, or file:///DIR, a directory of this machine")))
-    }
-}
-
-/// The store that a URL names. `probe` is a key that may be written there.
-fn store(remote: &str, probe: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
-    match Remote::parse(remote)? {
-        Remote::S3 { bucket, prefix } => s3_store(bucket, prefix, probe),
-        Remote::Dir(dir) => memory_store(dir).map_err(|error| {
-            let usage = Diagnostic::error(Code::Usage, error.to_string());
-            Problem::Usage(usage.help("name a directory that can be written"))
-        }),
-    }
-}
-
-/// A memory in S3, as whoever the environment or the host's role says.
-#[cfg(feature = "aws")]
-fn s3_store(bucket: &str, prefix: &str, probe: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
-    use crate::providers::aws;
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let endpoint = variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL"));
-    let settings = aws::Settings {
-        profile: "default".to_owned(),
-        account: String::new(),
-        region: variable("AWS_REGION").or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_default(),
-        endpoint,
-        test_credentials: false,
-        puts_per_second: aws::PUTS_PER_SECOND,
-        answer_timeout: aws::ANSWER_TIMEOUT,
-        cache: PathBuf::new(),
-    };
-    Ok(aws::memory_store(settings, bucket, prefix, probe))
-}
-
-/// A memory in S3, which this build leaves out.
-#[cfg(not(feature = "aws"))]
-fn s3_store(_: &str, _: &str, _: &str) -> Result<Arc<dyn MemoryStore>, Problem> {
-    let usage = Diagnostic::error(Code::Usage, "this clawd was built without the adapters for AWS");
-    Err(Problem::Usage(usage.help("build it with the default features, or use file:///DIR")))
 }
 
 fn log(memory: &Memory, path: Option<&MemoryPath>) -> Result<Said, MemoryError> {
