@@ -149,8 +149,8 @@ pub enum Told {
     Blind(io::Error),
 }
 
-/// Keeps a memory in step until it is dropped: whoever stops it between rounds stops nothing half-way. `round` opens the memory
-/// for each round anew, so that a directory that was unmounted meanwhile is noticed.
+/// Keeps a memory in step until `stop` is there: a round that runs is finished first. The memory is opened anew for each round, so
+/// that a directory that was unmounted meanwhile is noticed.
 pub async fn keep_in_step(
     dir: &Path,
     store: &dyn MemoryStore,
