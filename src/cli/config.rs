@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::{Code, Diagnostic, nearest};
 use crate::memory::MemoryPath;
+use crate::memory::class::CONFLICTS;
 use crate::plan::{Budget, Target};
 use crate::primitives::Port;
 use crate::providers::sim::{self, Faults, Settings};
@@ -37,6 +38,33 @@ fn is_bucket_name(name: &str) -> bool {
         || ["-s3alias", "--ol-s3", "--x-s3", "--table-s3"].iter().any(|end| name.ends_with(end));
     let edges = !name.starts_with('-') && !name.ends_with('-');
     (3..=63).contains(&name.len()) && name.bytes().all(inner) && edges && !kept
+}
+
+/// Why a file cannot be canonical, if it cannot. Each host's role gets a right to write it, so that the name must not hold what a
+/// policy would read as a wildcard or a variable, and must not be that of a file which one host writes alone. `canonical_files` of
+/// `tofu/fleet` has the same rules.
+fn not_canonical(path: &MemoryPath) -> Option<&'static str> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let plain = |name: &str| !name.starts_with(['.', '-']) && name.bytes().all(inner);
+    if !path.names().all(plain) {
+        Some("its names have letters, digits, `.`, `_` and `-`, and begin with a letter, a digit or `_`")
+    } else if path.names().next() == Some(CONFLICTS) {
+        Some("what is set aside in a conflict belongs to one host")
+    } else if begins_with_day(path.name()) {
+        Some("a daily note belongs to one host")
+    } else {
+        None
+    }
+}
+
+/// Whether a name begins like that of a daily note, `YYYY-MM-DD_`.
+fn begins_with_day(name: &str) -> bool {
+    name.len() > 10
+        && name.bytes().take(11).enumerate().all(|(index, byte)| match index {
+            4 | 7 => byte == b'-',
+            10 => byte == b'_',
+            _ => byte.is_ascii_digit(),
+        })
 }
 
 /// The account of a simulated world, in the form of one that cannot exist.
@@ -207,10 +235,14 @@ impl Config {
             .help("1 to 64 letters, digits, `-`, `_`, `.`"));
         }
         for name in &config.memory.canonical {
-            name.parse::<MemoryPath>().map_err(|error| {
-                invalid(format!("{FILE}: [memory] canonical: {error}"))
+            let wrong = |message: String| {
+                invalid(format!("{FILE}: [memory] canonical: {message}"))
                     .help("paths are relative to the memory, like `decisions.md`")
-            })?;
+            };
+            let path = name.parse::<MemoryPath>().map_err(|error| wrong(error.to_string()))?;
+            if let Some(why) = not_canonical(&path) {
+                return Err(wrong(format!("`{}` cannot be canonical: {why}", name.escape_debug())));
+            }
         }
         Ok(config)
     }
@@ -496,6 +528,39 @@ impl Wrong {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn canonical_files_are_those_that_a_policy_can_name() {
+        let reason = |text: &str| not_canonical(&text.parse().expect("a path of the memory"));
+        for text in [
+            "goals.md",
+            "teams/_a/b-1.md",
+            "0",
+            "2026-11-26.md",
+            "2026-1-26_x.md",
+            "x_2026-11-26_y",
+            "a/conflicts",
+        ] {
+            assert_eq!(reason(text), None, "{text}");
+        }
+        for text in [
+            "*",
+            "a?.md",
+            "${aws:username}.md",
+            "a b.md",
+            "\u{e4}.md",
+            ".hidden",
+            "-a",
+            "a/.b",
+            "a/-b",
+            "a,b",
+        ] {
+            assert!(reason(text).is_some_and(|why| why.starts_with("its names have letters")), "{text}");
+        }
+        for text in ["2026-11-26_H-1.md", "a/2026-11-26_", "conflicts", "conflicts/H-1/goals.md"] {
+            assert!(reason(text).is_some_and(|why| why.ends_with("belongs to one host")), "{text}");
+        }
+    }
 
     #[test]
     fn names_of_buckets_are_those_that_s3_takes() {

@@ -159,7 +159,7 @@ fn shown(change: &ResourceChange, effect: Effect) -> Nested {
 
 /// The step's own action: what the strongest of its resource changes amounts to for the stack as a whole.
 fn action_of(plan: &StackPlan, destroy: bool) -> Action {
-    if !plan.acts() && plan.speculative {
+    if !plan.acts() && (plan.speculative || plan.outputs.has_unknown()) {
         // The real values have the last word: it is planned with them, and then nothing more may turn up.
         Action::Read
     } else if !plan.acts() {
@@ -263,6 +263,10 @@ output("instances", stack.outputs.instance_ids);"#;
         let plan = seen.plan.ok_or_else(|| {
             failed(seen.undecided.unwrap_or_else(|| "the stack could not be planned".to_owned()))
         })?;
+        if plan.speculative {
+            let message = "the plan holds placeholders, although everything before it is applied";
+            return Err(failed(message.to_owned()));
+        }
         let args = from_typed(&args).map_err(|error| failed(error.to_string()))?;
         let source = |name: &str| cx.secret_source(name).map(str::to_owned);
         let request = request(&Partial::new(&args), cx.step().as_str(), source).map_err(failed)?;

@@ -115,34 +115,3 @@ pub(super) fn without_unset(value: Value, expressions: &[&Json]) -> Value {
         value => value,
     }
 }
-
-/// An address without the keys of instances: `module.a["x"].b.c[0]` is `module.a.b.c`.
-pub(super) fn without_keys(address: &str) -> String {
-    let mut plain = String::with_capacity(address.len());
-    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
-    for c in address.chars() {
-        match c {
-            '"' if depth > 0 && !escaped => quoted = !quoted,
-            '[' if !quoted => depth += 1,
-            ']' if !quoted => depth = depth.saturating_sub(1),
-            c if depth == 0 => plain.push(c),
-            _ => {}
-        }
-        escaped = c == '\\' && !escaped;
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_lose_their_keys() {
-        for (address, plain) in
-            [("a.b", "a.b"), ("a.b[0]", "a.b"), ("module.m[\"x]\\\"y\"].a.b[\"k\"]", "module.m.a.b")]
-        {
-            assert_eq!(without_keys(address), plain);
-        }
-    }
-}

@@ -1,6 +1,7 @@
 //! Taking secrets out of what OpenTofu says: what it marks as sensitive, and the same texts where no mark is.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde_json::Value as Json;
 use smol_str::SmolStr;
@@ -10,40 +11,84 @@ use crate::value::Value;
 /// The name of a secret that OpenTofu made out by itself.
 const NAMELESS: &str = "";
 
-/// Texts that are marked as sensitive somewhere in a document. A provider may copy one to where no mark is, as
-/// `terraform_data` does from `input` to `output`; it is masked there as well.
-#[derive(Default)]
-pub(super) struct Mask {
+/// Texts that are secret: those that are given, and those that are marked as sensitive somewhere in a document. A provider may copy
+/// one to where no mark is, as `terraform_data` does from `input` to `output`; it is masked there as well.
+#[derive(Default, Clone, PartialEq)]
+pub struct Mask {
     /// Masked wherever a text holds them.
     parts: BTreeSet<String>,
     /// Masked where they are the whole text: short ones that are known to be secret.
     wholes: BTreeSet<String>,
+    /// Lines of texts that have several: a message that quotes such a text indents it, frames it, or puts it on one line.
+    lines: BTreeSet<String>,
+}
+
+impl fmt::Debug for Mask {
+    /// Whatever prints a mask must not print what it hides.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mask").finish_non_exhaustive()
+    }
 }
 
 /// Shorter texts are left to the marks, and those that are secrets of the plan itself are masked only as a whole: masking every
 /// `1` would make a plan unreadable and hide nothing.
 const SHORTEST_SECRET: usize = 6;
 
+/// What stands where a secret stood in a message.
+const HIDDEN: &str = "(secret)";
+
 impl Mask {
     /// Of secrets that are known by themselves.
-    pub(super) fn given(secrets: &[&str]) -> Self {
-        let secrets = secrets.iter().filter(|text| !text.is_empty()).map(|text| (*text).to_owned());
-        let (parts, wholes) = secrets.partition(|text: &String| text.len() >= SHORTEST_SECRET);
-        Self { parts, wholes }
+    #[must_use]
+    pub fn given(secrets: &[&str]) -> Self {
+        let mut mask = Self::default();
+        for text in secrets.iter().filter(|text| !text.is_empty()) {
+            match text.len() >= SHORTEST_SECRET {
+                true => mask.hide(text),
+                false => drop(mask.wholes.insert((*text).to_owned())),
+            }
+        }
+        mask
+    }
+
+    /// Hides a text wherever it stands, also as JSON and HCL write it.
+    fn hide(&mut self, text: &str) {
+        let quoted = serde_json::to_string(text).unwrap_or_default();
+        self.parts.insert(quoted.trim_matches('"').to_owned());
+        self.parts.insert(text.to_owned());
+        if text.contains('\n') {
+            self.lines.extend(text.lines().map(|line| line.trim().to_owned()));
+        }
     }
 
     /// Leaves the short ones to the marks.
     pub(super) fn without_short(mut self) -> Self {
         self.parts.retain(|text| text.len() >= SHORTEST_SECRET);
+        self.lines.retain(|text| text.len() >= SHORTEST_SECRET);
         self
+    }
+
+    /// Hides what another one hides as well.
+    pub fn merge(&mut self, other: Self) {
+        self.parts.extend(other.parts);
+        self.wholes.extend(other.wholes);
+        self.lines.extend(other.lines);
+    }
+
+    /// A message without what is hidden.
+    #[must_use]
+    pub fn redact(&self, message: &str) -> String {
+        let lines = self.lines.iter().filter(|line| line.len() >= SHORTEST_SECRET);
+        let mut texts: Vec<&String> = self.parts.iter().chain(&self.wholes).chain(lines).collect();
+        // One that holds another goes first, or the rest of it would stay.
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        texts.into_iter().fold(message.to_owned(), |message, text| message.replace(text.as_str(), HIDDEN))
     }
 
     /// Adds what is marked in a value.
     pub(super) fn add(&mut self, value: &Json, marks: &Json) {
         match (value, marks) {
-            (Json::String(text), Json::Bool(true)) => {
-                self.parts.insert(text.clone());
-            }
+            (Json::String(text), Json::Bool(true)) => self.hide(text),
             (Json::Array(items), Json::Bool(true)) => items.iter().for_each(|item| self.add(item, marks)),
             (Json::Object(entries), Json::Bool(true)) => {
                 entries.values().for_each(|item| self.add(item, marks));
@@ -130,5 +175,28 @@ pub(super) fn masked(value: &Value, marks: &Json) -> Value {
                 .collect(),
         ),
         _ => value.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_of_several_lines_is_hidden_however_it_is_quoted() {
+        let key = "-----BEGIN KEY-----\nMIIcanary1\nMIIcanary2\n";
+        let mask = Mask::given(&[key, "pin"]);
+        for message in [
+            key.to_owned(),
+            serde_json::json!({ "message": key }).to_string(),
+            key.split_whitespace().collect::<Vec<_>>().join(" "),
+            key.lines().map(|line| format!("  \u{2502} {line}\n")).collect(),
+        ] {
+            let told = mask.redact(&message);
+            assert!(!told.contains("canary") && told.contains(HIDDEN), "{told}");
+        }
+        assert_eq!(mask.redact("a pin"), "a (secret)");
+        assert!(!mask.reaches(&"a pin".into()) && mask.reaches(&"pin".into()));
+        assert!(!format!("{mask:?}").contains("canary"));
     }
 }

@@ -7,14 +7,19 @@ use std::collections::BTreeSet;
 
 use smol_str::SmolStr;
 
+use super::address::text_keys;
 use super::types::Type;
 use crate::value::{Map, Path, Segment, Value};
 
 /// What stands for text. A plan that holds it holds a stand-in.
 const TEXT: &str = "clawd-placeholder";
 
-/// What stands for a number: whole, positive, and nothing that anybody would set.
-const NUMBER: i64 = 70_460_293;
+/// What stands for a number: whole, and nothing that anybody would set. It is negative, because a number may say how many there
+/// are: OpenTofu refuses that, and would set out to plan seventy million otherwise.
+const NUMBER: i64 = -70_460_293;
+
+/// Stand-ins of this length are known for what they are within other texts.
+const TELLING: usize = 6;
 
 /// The segment of a pattern that stands for any key or index.
 const ANY: &str = "*";
@@ -240,6 +245,15 @@ impl Filled {
         }
     }
 
+    /// Whether a stand-in has become the key of an instance: then which resources there are is not known.
+    #[must_use]
+    pub fn is_key_in(&self, address: &str) -> bool {
+        // A short one that the plan gives may be a part of any key.
+        let is_part =
+            |key: &str, text: &SmolStr| key == text || (text.len() >= TELLING && key.contains(text.as_str()));
+        text_keys(address).iter().any(|key| self.texts.iter().any(|text| is_part(key, text)))
+    }
+
     /// A value of a speculative plan as people may see it: what holds a stand-in is not known.
     #[must_use]
     pub fn veiled(&self, value: &Value) -> Value {
@@ -308,6 +322,15 @@ mod tests {
             assert!(filled.is_speculative(), "{ty}: what leaves no text stands in all the same");
         }
         assert!(fill("object({})", Value::Unknown, &[]).expect("filled").is_speculative());
+    }
+
+    #[test]
+    fn a_stand_in_is_no_key() {
+        let filled = fill("string", Value::Unknown, &[]).expect("filled");
+        assert!(filled.is_key_in("module.m[\"a-clawd-placeholder\"].a.b[0]"));
+        assert!(!filled.is_key_in("a.clawd-placeholder[\"x\"]"));
+        let given = fill("string", Value::Unknown, &[("v", "h".into())]).expect("filled");
+        assert!(given.is_key_in("a.b[\"h\"]") && !given.is_key_in("a.b[\"host\"]"));
     }
 
     #[test]

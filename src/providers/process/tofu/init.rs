@@ -16,8 +16,8 @@ use crate::digest::sha256_hex;
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{Answer, StackRequest};
 use crate::providers::process::disk::blocking;
-use crate::stack::Module;
 use crate::stack::module::{SourceFile, module_files};
+use crate::stack::{Mask, Module};
 use crate::units::Seconds;
 use crate::value::{Map, Value};
 
@@ -232,7 +232,7 @@ impl TofuProcess {
                 return Ok(());
             }
             let text = if said.stderr.trim().is_empty() { &said.stdout } else { &said.stderr };
-            message = Complaints(vec![Complaint::plain(text)]).text(&request.dir);
+            message = Complaints(vec![Complaint::plain(text)]).text(&request.dir, &Mask::default());
             if !text.contains("Backend configuration changed") {
                 break;
             }

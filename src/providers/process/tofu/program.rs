@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::super::{Ending, Environment, Said, Tool, plain};
 use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::Answer;
+use crate::stack::Mask;
 
 /// The programs that are looked for when a plan names none.
 const NAMES: [&str; 2] = ["tofu", "terraform"];
@@ -228,19 +229,23 @@ impl Event {
         serde_json::from_str(line).ok()
     }
 
+    /// The warning that it tells, in one line.
+    pub(super) fn warning(&self, dir: &str, mask: &Mask) -> Option<String> {
+        let complaint = self.diagnostic.as_ref().filter(|complaint| complaint.severity == "warning")?;
+        Some(complaint.text(dir, mask).split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
     /// The error that it tells.
     pub(super) fn error(self) -> Option<Complaint> {
         self.diagnostic.filter(|complaint| complaint.severity == "error")
     }
 }
 
-/// What it warns of in a stream of events, each once.
-pub(super) fn warnings(stdout: &str, dir: &str) -> Vec<String> {
+/// What it warns of in a stream of events, each once and in one line.
+pub(super) fn warnings(stdout: &str, dir: &str, mask: &Mask) -> Vec<String> {
     let mut found = Vec::new();
-    let complaints = stdout.lines().filter_map(Event::read).filter_map(|event| event.diagnostic);
-    for complaint in complaints.filter(|complaint| complaint.severity == "warning") {
-        let told = complaint.text(dir).split_whitespace().collect::<Vec<_>>().join(" ");
-        if !found.contains(&told) {
+    for event in stdout.lines().filter_map(Event::read) {
+        if let Some(told) = event.warning(dir, mask).filter(|told| !found.contains(told)) {
             found.push(told);
         }
     }
@@ -264,9 +269,9 @@ impl Complaints {
         self.0.iter().find(|complaint| complaint.summary.starts_with(summary))
     }
 
-    /// All of them as one text. `dir` is the module's directory.
-    pub(super) fn text(&self, dir: &str) -> String {
-        self.0.iter().map(|complaint| complaint.text(dir)).collect::<Vec<_>>().join("\n")
+    /// All of them as one text, without secrets. `dir` is the module's directory.
+    pub(super) fn text(&self, dir: &str, mask: &Mask) -> String {
+        self.0.iter().map(|complaint| complaint.text(dir, mask)).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -285,15 +290,17 @@ impl Complaint {
         Self { severity: "error".to_owned(), summary, detail: String::new(), address: None, range: None }
     }
 
-    fn text(&self, dir: &str) -> String {
-        let mut text = plain(&self.summary);
+    fn text(&self, dir: &str, mask: &Mask) -> String {
+        // Before anything is taken out or put together, and again: what is hidden must be found as it was said.
+        let told = |said: &str| mask.redact(&plain(&mask.redact(said)));
+        let mut text = told(&self.summary);
         if let Some(place) = &self.range {
             text.push_str(&format!(" ({dir}/{}:{})", place.filename, place.start.line));
         }
         if let Some(address) = &self.address {
-            text.push_str(&format!(" in {address}"));
+            text.push_str(&format!(" in {}", told(address)));
         }
-        let detail = plain(&self.detail);
+        let detail = told(&self.detail);
         if !detail.trim().is_empty() {
             text.push_str(": ");
             text.push_str(detail.trim());
@@ -315,8 +322,10 @@ impl Held {
     /// Reads it from the message about a lock that could not be had.
     pub(super) fn read(complaints: &Complaints) -> Option<Self> {
         let complaint = complaints.find("Error acquiring the state lock")?;
+        // Without `-json` all of it is one text.
+        let said = format!("{}\n{}", complaint.summary, complaint.detail);
         let field = |name: &str| {
-            let lines = complaint.detail.lines().filter_map(|line| line.trim().split_once(':'));
+            let lines = said.lines().filter_map(|line| line.trim().split_once(':'));
             let mut values = lines.filter(|(known, _)| *known == name).map(|(_, value)| plain(value.trim()));
             values.next().unwrap_or_default()
         };
@@ -341,7 +350,9 @@ impl Held {
             Some(since) => format!(" for {}", crate::units::Seconds(u64::try_from(now - since).unwrap_or(0))),
             None => String::new(),
         };
-        format!("{who} holds it{age}, for {doing} (lock {})", self.id)
+        let doing = if doing.is_empty() { String::new() } else { format!(", for {doing}") };
+        let lock = if self.id.is_empty() { String::new() } else { format!(" (lock {})", self.id) };
+        format!("{who} holds it{age}{doing}{lock}")
     }
 
     /// The refusal. `unlock` is the command that takes the lock away, where there is one.

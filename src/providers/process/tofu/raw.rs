@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::place::{Place, Work, private_dir, unwritable};
+use super::program::Event;
 use crate::digest::sha256_hex;
 use crate::providers::ports::{Answer, Basis, StackPlan};
 
@@ -186,11 +187,30 @@ pub(super) struct Marker {
     pub(super) key: String,
     pub(super) sha256: String,
     pub(super) basis: Option<Basis>,
+    /// What it left, where it ended by itself.
+    #[serde(default)]
+    pub(super) left: Option<Basis>,
 }
 
 impl Marker {
     fn path(place: &Place) -> PathBuf {
         place.home.join("begun.json")
+    }
+
+    /// The file of what OpenTofu says while it applies.
+    pub(super) fn events(place: &Place) -> PathBuf {
+        place.home.join("begun.jsonl")
+    }
+
+    /// Whether a state can be what this apply made: what it left, or, where nobody saw it end, any later one once it had begun
+    /// with a resource.
+    pub(super) fn made(&self, now: &Basis, place: &Place) -> bool {
+        match &self.left {
+            Some(left) => left == now,
+            None => fs::read_to_string(Self::events(place)).is_ok_and(|events| {
+                events.lines().filter_map(Event::read).any(|event| event.kind == "apply_start")
+            }),
+        }
     }
 
     pub(super) fn read(place: &Place) -> Option<Self> {
@@ -207,7 +227,9 @@ impl Marker {
 
     pub(super) fn forget(place: &Place) {
         // It is not there most of the time.
-        let _ = fs::remove_file(Self::path(place));
+        for path in [Self::path(place), Self::events(place)] {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

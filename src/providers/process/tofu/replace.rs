@@ -14,12 +14,13 @@ use serde_json::json;
 
 use super::init::{Hold, local_state, lock};
 use super::place::{Place, private_dir, unwritable};
-use super::program::{Complaint, Complaints};
+use super::program::{Complaint, Complaints, Held};
 use super::state::State;
-use super::variables::{Revealed, backend_file};
-use super::{Said, Stack};
+use super::variables::backend_file;
+use super::{Said, Stack, now};
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, StackPlan};
+use crate::stack::Mask;
 use crate::value::Value;
 
 const REPLACE: &str = "tofu apply (triggers)";
@@ -46,6 +47,10 @@ fn is_due(trigger: &str, known: Option<&Memory>, id: Option<&String>) -> bool {
         (Some(_), None) => true,
         (Some(id), Some(memory)) => memory.trigger != trigger || memory.was.as_ref() == Some(id),
     }
+}
+
+fn cloned((address, memory): (&String, &Memory)) -> (String, Memory) {
+    (address.clone(), memory.clone())
 }
 
 impl Stack<'_> {
@@ -89,16 +94,15 @@ impl Stack<'_> {
             return Ok(());
         }
         let (ids, known) = (self.state().await?.ids(), self.memories().await?);
-        let memories: Memories = self
-            .request
-            .replace
-            .iter()
-            .map(|(address, trigger)| {
-                let same = known.get(address).filter(|memory| memory.trigger == *trigger);
-                let fresh = || Memory { trigger: trigger.clone(), was: ids.get(address).cloned() };
-                (address.clone(), same.cloned().unwrap_or_else(fresh))
-            })
-            .collect();
+        // Another request may name other resources; what is gone needs no memory.
+        let mut memories: Memories =
+            known.iter().filter(|(address, _)| ids.contains_key(*address)).map(cloned).collect();
+        for (address, trigger) in &self.request.replace {
+            if memories.get(address).is_none_or(|memory| memory.trigger != *trigger) {
+                let memory = Memory { trigger: trigger.clone(), was: ids.get(address).cloned() };
+                memories.insert(address.clone(), memory);
+            }
+        }
         self.remember(memories, &known).await
     }
 
@@ -108,10 +112,13 @@ impl Stack<'_> {
             return Ok(());
         }
         let known = self.memories().await?;
-        let done = known.iter().map(|(address, memory)| {
-            (address.clone(), Memory { trigger: memory.trigger.clone(), was: None })
-        });
-        self.remember(done.collect(), &known).await
+        let mut done = known.clone();
+        for address in self.request.replace.keys() {
+            if let Some(memory) = done.get_mut(address) {
+                memory.was = None;
+            }
+        }
+        self.remember(done, &known).await
     }
 
     async fn remember(&self, memories: Memories, known: &Memories) -> Answer<()> {
@@ -167,10 +174,11 @@ impl Stack<'_> {
         write("memories.tf.json", &input.to_string())?;
         write("backend.tfbackend", &backend_file(&settings))?;
         let mut request = self.request.clone();
-        request.workspace = match local {
+        request.workspace = match &local {
             Some(_) => "default".to_owned(),
             None => format!("{}-{SUFFIX}", self.request.workspace),
         };
+        let of = format!("the triggers of {}", request.dir);
         let set = self.tofu.variables(&place, &request);
         let without: Vec<_> = set.iter().filter(|(name, _)| name != "TF_WORKSPACE").cloned().collect();
         let file = format!("-backend-config={}", dir.join("backend.tfbackend").display());
@@ -182,7 +190,16 @@ impl Stack<'_> {
                 return Ok(said);
             }
             let complaints = Complaints(vec![Complaint::plain(&said.stderr)]);
-            Err(self.failed(REPLACE, &complaints, &Revealed::new()))
+            Err(match (Held::read(&complaints), &local) {
+                (Some(held), None) => {
+                    let dir = place.module.display().to_string();
+                    let unlock = format!("force-unlock {}", held.id);
+                    let unlock = place.command(&self.program.name, &dir, &request.workspace, &unlock);
+                    held.refusal(REPLACE, &of, now(), Some(&unlock))
+                }
+                (Some(held), Some(_)) => held.refusal(REPLACE, &of, now(), None),
+                (None, _) => self.failed(REPLACE, &complaints, &Mask::default()),
+            })
         };
         run(&without, &init).await?;
         run(&set, args).await

@@ -11,6 +11,7 @@ use super::variables::Revealed;
 use super::{PLAN, Stack, TofuProcess};
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, StackRequest};
+use crate::stack::Mask;
 use crate::value::{Reference, Segment, Value};
 
 impl TofuProcess {
@@ -104,15 +105,10 @@ pub(super) fn texts(revealed: &Revealed) -> Vec<&str> {
     }
     let mut found = Vec::new();
     revealed.iter().for_each(|(_, value)| collect(value, &mut found));
-    // One that holds another goes first, or the rest of it would stay.
-    found.sort_by_key(|text| std::cmp::Reverse(text.len()));
     found
 }
 
-/// A message without the texts of secrets.
-pub(super) fn without(message: &str, revealed: &Revealed) -> String {
-    texts(revealed)
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .fold(message.to_owned(), |message, text| message.replace(text, "(secret)"))
+/// What takes them out of messages.
+pub(super) fn mask(revealed: &Revealed) -> Mask {
+    Mask::given(&texts(revealed))
 }

@@ -90,6 +90,11 @@ impl Stack<'_> {
             ProviderError::permanent("tofu state pull", format!("the state of {}: {error}", self.request.dir))
         })
     }
+
+    /// Which state it is now.
+    pub(super) async fn basis(&self) -> Answer<Basis> {
+        Ok(self.state().await?.basis())
+    }
 }
 
 #[cfg(test)]
