@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::exit::{Exit, Failed};
 use super::progress::{self, Format};
+use super::signals::{Asked, Signals};
 use super::terminal::Terminal;
 use super::workspace::Workspace;
 use crate::diagnostic::{Code, Diagnostic};
@@ -120,8 +120,8 @@ impl Job<'_> {
         let applied = runtime.block_on(async {
             let (sender, interrupt) = watch::channel(Interrupt::None);
             // Before anything begins: until the signal has a handler, Ctrl-C ends the process.
-            let interrupts = signal(SignalKind::interrupt());
-            let listener = tokio::spawn(listen_for_interrupts(interrupts, sender));
+            let signals = Signals::new();
+            let listener = tokio::spawn(listen_for_interrupts(signals, sender));
             let applied = apply(self.plan, self.providers, &journal, &*observer, interrupt, &options).await;
             listener.abort();
             applied
@@ -232,12 +232,13 @@ fn summary(applied: &Applied, run: &str, terminal: &Terminal) -> String {
 }
 
 /// The first Ctrl-C lets running steps finish, the second stops at once.
-async fn listen_for_interrupts(interrupts: std::io::Result<Signal>, sender: watch::Sender<Interrupt>) {
-    let Ok(mut interrupts) = interrupts else { return };
-    for next in [Interrupt::Finish, Interrupt::Abort] {
-        if interrupts.recv().await.is_none() {
-            return;
-        }
+async fn listen_for_interrupts(signals: std::io::Result<Signals>, sender: watch::Sender<Interrupt>) {
+    let Ok(mut signals) = signals else { return };
+    for at_most in [Interrupt::Finish, Interrupt::Abort] {
+        let next = match signals.next().await {
+            Asked::Interrupt => at_most,
+            Asked::Terminate => Interrupt::Abort,
+        };
         // The receiver is gone when the run is over.
         let _ = sender.send(next);
     }

@@ -22,6 +22,7 @@ mod resume;
 mod run;
 mod runs;
 mod show;
+mod signals;
 mod sim;
 mod terminal;
 mod workspace;

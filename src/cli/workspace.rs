@@ -6,10 +6,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::config::{self, Adapters, Aws, Config, Profile};
 use super::exit::Failed;
+use super::signals::Signals;
 use super::terminal::Terminal;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::digest::sha256_hex;
@@ -433,12 +432,12 @@ pub(super) fn make_plan(
     // What runs meanwhile is told to end, and takes what it has written with it: it may have been given secrets.
     let planned = runtime.block_on(async {
         // Without a handler Ctrl-C ends the process at once, which is as good as it gets then.
-        let Ok(mut interrupts) = signal(SignalKind::interrupt()) else {
+        let Ok(mut signals) = Signals::new() else {
             return Some(exec::decide(evaluation.plan, &providers).await);
         };
         tokio::select! {
             plan = exec::decide(evaluation.plan, &providers) => Some(plan),
-            _ = interrupts.recv() => None,
+            _ = signals.next() => None,
         }
     });
     let Some(plan) = planned else {

@@ -12,6 +12,7 @@ pub mod planner;
 pub mod report;
 pub mod retry;
 mod scheduler;
+mod together;
 
 pub use apply::apply;
 pub use observer::{Event, Observer};

@@ -6,19 +6,20 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use indexmap::IndexMap;
 
 use super::retry;
+use super::together::Together;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::graph::dependants;
 use crate::plan::{
     Action, Decided, Decision, Effect, Hindrance, Plan, Recorded, Step, StepDecision, Unmanaged,
 };
+use crate::primitives::context::timed_out;
 use crate::primitives::{ObserveContext, Refusal, Registry, StepError};
 use crate::providers::Providers;
 use crate::providers::ports::{Owned, Purpose};
+use crate::units::Seconds;
 use crate::value::{Address, Path, Reference, Segment, Value};
 
 /// Observations at once.
@@ -44,7 +45,7 @@ pub(super) async fn decide_for(
     let mut ready: VecDeque<usize> = (0..steps.len()).filter(|index| waiting[*index] == 0).collect();
     let mut outcomes: Vec<Option<StepDecision>> = vec![None; steps.len()];
     let mut problems: Vec<(usize, Diagnostic)> = Vec::new();
-    let mut running = FuturesUnordered::new();
+    let mut running = Together::new();
     loop {
         while running.len() < CONCURRENCY
             && let Some(index) = ready.pop_front()
@@ -62,7 +63,13 @@ pub(super) async fn decide_for(
                     return (index, Err(absent));
                 }
                 let cx = ObserveContext::new(providers, header, &step.address, purpose);
-                (index, survey(step, &args, &cx, providers).await)
+                let surveyed = survey(step, &args, &cx, providers);
+                let Some(timeout) = step.timeout.map(Seconds::duration) else {
+                    return (index, surveyed.await);
+                };
+                let in_time = tokio::time::timeout(timeout, surveyed).await;
+                let too_late = |_| Err(StepError::Provider(timed_out(&step.address, timeout)));
+                (index, in_time.unwrap_or_else(too_late))
             });
         }
         let Some((index, surveyed)) = running.next().await else {
@@ -196,6 +203,12 @@ fn no_such_output(reference: &Reference, outputs: &Value) -> StepError {
     let mut keys = Vec::new();
     for segment in reference.path.segments() {
         let here = outputs.get(&at);
+        if let Some(Value::Secret(_)) = here {
+            let message =
+                format!("`{}#{at}` is a secret as a whole, and this step takes a part of it", reference.step);
+            let help = "something in it is marked as sensitive: pass it on whole, or give the rest an output of its own";
+            return StepError::Refused(Refusal { message, help: Some(help.to_owned()) });
+        }
         keys = here
             .and_then(Value::as_map)
             .map(|map| map.keys().map(ToString::to_string).collect())

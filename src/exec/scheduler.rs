@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, watch};
 
 use super::guard::{check_budget, stale};
@@ -18,6 +16,7 @@ use super::observer::{Event, Observer};
 use super::planner::{absent_output, hindered, resolve, survey, unknown_primitive};
 use super::report::{Applied, Interrupt, Options, StepResult};
 use super::retry;
+use super::together::Together;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::budget::costs;
 use crate::plan::conform::differences;
@@ -77,7 +76,7 @@ impl<'a> Run<'a> {
             results: vec![None; count],
         };
         let mut ready: VecDeque<usize> = (0..count).filter(|index| progress.waiting[*index] == 0).collect();
-        let mut running = FuturesUnordered::new();
+        let mut running = Together::new();
         let mut stopping = false;
         let mut listening = true;
         loop {

@@ -116,9 +116,7 @@ fn compile(globs: &[String]) -> Result<Vec<GlobMatcher>, BadGlob> {
     globs
         .iter()
         .map(|glob| {
-            // Brackets stand in nested addresses, `host["a"]`, and must match themselves.
-            let literal = glob.replace('[', "\\[").replace(']', "\\]");
-            GlobBuilder::new(&literal)
+            GlobBuilder::new(&brackets_as_such(glob))
                 .literal_separator(false)
                 .backslash_escape(true)
                 .build()
@@ -126,6 +124,32 @@ fn compile(globs: &[String]) -> Result<Vec<GlobMatcher>, BadGlob> {
                 .map_err(|error| BadGlob { glob: glob.clone(), message: error.kind().to_string() })
         })
         .collect()
+}
+
+/// A glob whose brackets match themselves: they stand in nested addresses, `host["a"]`.
+fn brackets_as_such(glob: &str) -> String {
+    let mut literal = String::with_capacity(glob.len());
+    let mut escaped = false;
+    for c in glob.chars() {
+        if matches!(c, '[' | ']') && !escaped {
+            literal.push('\\');
+        }
+        escaped = c == '\\' && !escaped;
+        literal.push(c);
+    }
+    literal
+}
+
+/// The glob that matches a subject and nothing else.
+fn exactly(subject: &str) -> String {
+    let mut glob = String::with_capacity(subject.len());
+    for c in subject.chars() {
+        if matches!(c, '*' | '?' | '{' | '}' | '\\') {
+            glob.push('\\');
+        }
+        glob.push(c);
+    }
+    glob
 }
 
 impl Budget {
@@ -184,8 +208,11 @@ impl Budget {
 fn allow_line(costs: &[Cost]) -> String {
     let mut parts = Vec::new();
     for kind in [CostKind::Destroy, CostKind::Replace, CostKind::Format] {
-        let subjects: Vec<String> =
-            costs.iter().filter(|cost| cost.kind == kind).map(|cost| quote(&cost.subject)).collect();
+        let subjects: Vec<String> = costs
+            .iter()
+            .filter(|cost| cost.kind == kind)
+            .map(|cost| quote(&exactly(&cost.subject)))
+            .collect();
         if !subjects.is_empty() {
             parts.push(format!("{}: [{}]", kind.as_str(), subjects.join(", ")));
         }
@@ -208,6 +235,26 @@ fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_that_allows_a_key_allows_that_key_alone() {
+        let costs = |key: &str| {
+            vec![cost(CostKind::Destroy, &format!("tofu_apply.x/a.b[{}]", serde_json::json!(key)))]
+        };
+        for (key, other) in [
+            ("a\"b", "a'b"),
+            ("a\\b", "a/b"),
+            ("{a", "a"),
+            ("{a,b}", "a"),
+            ("*", "x"),
+            ("a?", "ab"),
+            ("[a]", "a"),
+        ] {
+            let budget = Budget { destroy: vec![exactly(&costs(key)[0].subject)], ..Budget::default() };
+            assert_eq!(budget.excess(&costs(key)), Ok(None), "{key}");
+            assert!(budget.excess(&costs(other)).is_ok_and(|excess| excess.is_some()), "{key} {other}");
+        }
+    }
 
     fn cost(kind: CostKind, subject: &str) -> Cost {
         Cost { kind, subject: subject.to_owned() }

@@ -234,14 +234,16 @@ impl Check<'_> {
         }
         for (name, value) in settings.iter() {
             let path = at("backend").key(name.clone());
+            let mut secret = None;
+            value.secrets(&mut |found| secret = Some(found.clone()));
+            if let Some(secret) = secret {
+                let message =
+                    format!("the secret `{secret}` cannot be a backend's setting: OpenTofu stores it");
+                let help = "credentials of a backend come from the environment or AWS's own files".to_owned();
+                self.add(path, Code::ScriptSecret, message, Some(help));
+                continue;
+            }
             match value {
-                Value::Secret(secret) => {
-                    let message =
-                        format!("the secret `{secret}` cannot be a backend's setting: OpenTofu stores it");
-                    let help =
-                        "credentials of a backend come from the environment or AWS's own files".to_owned();
-                    self.add(path, Code::ScriptSecret, message, Some(help));
-                }
                 Value::List(_) | Value::Null => {
                     let message =
                         format!("expected text, a number, a bool or a map, found a {}", value.kind());

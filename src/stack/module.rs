@@ -55,16 +55,22 @@ pub struct Output {
     pub origin: Origin,
 }
 
+/// The kind of a module with a `cloud` block.
+pub const CLOUD: &str = "cloud";
+
 /// Where the state is.
 #[derive(Debug, Clone)]
 pub struct Backend {
-    /// `s3`, `local`.
+    /// `s3`, `local`, or [`CLOUD`].
     pub kind: String,
     /// The settings that the module itself makes, with those texts that are written out.
     pub settings: BTreeMap<String, Option<String>>,
     /// The block in the language.
     pub text: String,
 }
+
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// One file of a module.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +119,8 @@ impl Module {
         let mut module = Self::default();
         let mut problems = Vec::new();
         for file in files {
+            // OpenTofu takes a mark of the byte order for nothing; it is one character of no width.
+            let file = &SourceFile { text: file.text.trim_start_matches(BYTE_ORDER_MARK), ..*file };
             let read = if file.path.ends_with(".json") { json_body(file) } else { body(file) };
             match read {
                 Ok(body) => module.add(&body, file, &mut problems),
@@ -150,6 +158,9 @@ impl Module {
                 ("terraform", _) => {
                     for backend in block.body.get_blocks("backend") {
                         self.backend = Backend::read(backend, file);
+                    }
+                    if block.body.has_blocks("cloud") {
+                        self.backend = Some(Backend::cloud());
                     }
                 }
                 ("module", Some(_)) => {
@@ -199,6 +210,11 @@ fn declared(expression: &Expression) -> Result<Type, String> {
 }
 
 impl Backend {
+    /// What a `cloud` block means: the state is in a service, which names workspaces in its own way.
+    fn cloud() -> Self {
+        Self { kind: CLOUD.to_owned(), settings: BTreeMap::new(), text: String::new() }
+    }
+
     fn read(block: &Block, file: &SourceFile<'_>) -> Option<Self> {
         let kind = block.labels.first()?.as_str().to_owned();
         let literal = |attribute: &hcl_edit::structure::Attribute| {

@@ -8,13 +8,13 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
-use tokio::signal::unix::{SignalKind, signal};
 
 use remote::store;
 use told::{foretold, published, synced};
 
 use super::Outcome;
 use super::exit::Exit;
+use super::signals::Signals;
 use super::terminal::Terminal;
 use super::workspace::runtime;
 use crate::diagnostic::{Code, Diagnostic};
@@ -423,21 +423,11 @@ async fn watched(
     remote: &str,
     period: Seconds,
 ) -> Result<(), Problem> {
-    let handler = |kind| {
-        signal(kind).map_err(|error| {
-            Problem::Usage(Diagnostic::error(
-                Code::StateUnwritable,
-                format!("no signal can be caught: {error}"),
-            ))
-        })
-    };
-    let (mut interrupt, mut terminate) =
-        (handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?);
+    let mut signals = Signals::new().map_err(|error| {
+        Problem::Usage(Diagnostic::error(Code::StateUnwritable, format!("no signal can be caught: {error}")))
+    })?;
     let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        signals.next().await;
     };
     let tell = |told| {
         let Said { text, json, .. } = match told {

@@ -124,6 +124,9 @@ pub(super) struct Stack {
     pub(super) serial: u64,
     pub(super) resources: BTreeMap<String, Map>,
     pub(super) outputs: Value,
+    /// What resources were last replaced for, by address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) triggers: BTreeMap<String, String>,
 }
 
 /// A table and a key in it.

@@ -111,6 +111,40 @@ fn diff(address: &str, before: Option<&Map>, after: Option<&Map>) -> Option<Reso
     }
 }
 
+/// Makes replacements of what has another trigger than the last time.
+fn trigger(request: &StackRequest, stack: &Stack, changes: &mut Vec<ResourceChange>) -> Answer<()> {
+    for (address, trigger) in &request.replace {
+        let at = changes.iter().position(|change| change.address == *address);
+        let Some(before) = stack.resources.get(address) else {
+            if at.is_some() {
+                continue;
+            }
+            let message =
+                format!("{}: `replace` names `{address}`, and there is no such resource", request.dir);
+            return Err(ProviderError::permanent("tofu plan -replace", message));
+        };
+        if stack.triggers.get(address) == Some(trigger) {
+            continue;
+        }
+        match at {
+            Some(at) if changes[at].action == "update" => "replace".clone_into(&mut changes[at].action),
+            Some(_) => {}
+            None => changes.push(ResourceChange {
+                address: address.clone(),
+                action: "replace".to_owned(),
+                attributes: before
+                    .get(ID)
+                    .map(|id| (ID.to_owned(), id.clone(), Value::Unknown))
+                    .into_iter()
+                    .collect(),
+                reason: Some("asked for".to_owned()),
+            }),
+        }
+    }
+    changes.sort_by(|a, b| a.address.cmp(&b.address));
+    Ok(())
+}
+
 impl Sim {
     fn module(&self, dir: &str) -> Answer<Module> {
         let relative = Path::new(dir);
@@ -167,6 +201,9 @@ impl Sim {
             .into_iter()
             .filter_map(|address| diff(address, stack.resources.get(address), wanted.get(address)))
             .collect();
+        if !request.destroy {
+            trigger(request, &stack, &mut changes)?;
+        }
         // What is only updated or left alone keeps its id; what is new has none yet.
         let is_new = |change: &&ResourceChange| matches!(change.action.as_str(), "create" | "replace");
         let fresh: BTreeSet<&str> =
@@ -323,8 +360,11 @@ impl Tofu for Sim {
                     self.outputs(&module, &with_placeholders(request).vars, &resources)
                         .map_err(|error| ProviderError::permanent(OPERATION, format!("outputs: {error:?}")))?
                 };
-                let row =
-                    Stack { serial: before.serial + 1, resources, outputs: Value::Map(outputs.clone()) };
+                let mut triggers = before.triggers.clone();
+                triggers.extend(request.replace.clone());
+                triggers.retain(|address, _| resources.contains_key(address));
+                let outputs_now = Value::Map(outputs.clone());
+                let row = Stack { serial: before.serial + 1, resources, outputs: outputs_now, triggers };
                 draft.put(Record::Stack { key: stack_key(request), row });
                 Ok(outputs)
             })

@@ -315,6 +315,121 @@ fn a_trigger_replaces_once_what_keeps_its_id() {
     assert!(!stacks.expect(2, &DRY).contains("No changes."));
 }
 
+/// One that a plan names no more is remembered all the same.
+#[test]
+fn a_trigger_is_not_forgotten_when_a_plan_leaves_it_out() {
+    let stacks =
+        Stacks::with("resource \"terraform_data\" \"a\" {}\nresource \"terraform_data\" \"b\" {}\n", "");
+    let plan = |a: &str, b: Option<&str>| {
+        let b = b.map_or(String::new(), |b| format!(", \"terraform_data.b\": \"{b}\""));
+        stacks.plan(&format!(
+            "allow(#{{ replace: [\"*\"] }});\n\
+             tofu_apply(\"m\", #{{ dir: \"tofu/m\", replace: #{{ \"terraform_data.a\": \"{a}\"{b} }} }});"
+        ));
+    };
+    plan("may", Some("may"));
+    stacks.apply();
+    plan("june", None);
+    stacks.apply();
+    plan("june", Some("may"));
+    stacks.says_no_changes();
+    plan("june", Some("june"));
+    assert!(!stacks.expect(2, &DRY).contains("No changes."));
+}
+
+/// A check that can be made only once the resources are there.
+#[test]
+fn what_opentofu_warns_of_while_it_applies_is_told() {
+    let module = "check \"health\" {\n  assert {\n    condition     = length(terraform_data.it.id) < 5\n    error_message = \"The hive is not well.\"\n  }\n}\n\
+                  resource \"terraform_data\" \"it\" {}\n";
+    let stacks = Stacks::with(module, "tofu_apply(\"m\", #{ dir: \"tofu/m\" });");
+    let output = stacks.output(&RUN);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("OpenTofu warns: Check block assertion failed (tofu/m/main.tf:3)"), "{said}");
+}
+
+/// What is started, in which order and with what; and that `init` is not, once it was.
+#[test]
+fn opentofu_is_started_with_these_arguments() {
+    let stacks = Stacks::with("resource \"terraform_data\" \"it\" {}\n", "");
+    stacks.plan("tofu_apply(\"m\", #{ dir: \"tofu/m\", parallelism: 3, binary: \"terraform\" });");
+    stacks.project.write("tofu/m/.terraform.lock.hcl", "# No providers.\n");
+    let log = stacks.path().join("started");
+    let script = format!(
+        "echo \"$@\" >> '{}'; [ \"$1\" = version ] || [ -n \"$TF_PLUGIN_CACHE_DIR\" ] || exit 9",
+        log.display()
+    );
+    // Any program of that name will do for the choice of it.
+    let path = stacks.path_with("terraform", &script);
+    let run = |args: &[&str]| {
+        let _ = std::fs::remove_file(&log);
+        let output = stacks.command(args).env("PATH", &path).output().unwrap();
+        assert!(matches!(output.status.code(), Some(0 | 2)), "{}", String::from_utf8_lossy(&output.stderr));
+        let started = std::fs::read_to_string(&log).unwrap();
+        let rule = regex_lite::Regex::new(r"/\S+/").unwrap();
+        rule.replace_all(&started, "[dir]/").into_owned()
+    };
+    let told = [("first plan", run(&DRY)), ("run", run(&RUN)), ("no changes", run(&DRY))];
+    let told: String = told.iter().map(|(when, started)| format!("# {when}\n{started}")).collect();
+    insta::assert_snapshot!("opentofu-arguments", told);
+    stacks.project.write("tofu/m/more.tf", "# Edited.\n");
+    assert!(run(&DRY).starts_with("version -json\ninit "), "another module is initialised again");
+}
+
+/// The simulator cannot drift from what it stands for: one plan, one set of variables, the same changes.
+#[test]
+fn the_simulator_changes_what_opentofu_changes() {
+    let stacks = Stacks::new();
+    let plan = |extra: &str| {
+        stacks.project.write(
+            "plans/m.rhai",
+            &format!(
+                r#"
+import "std/fleet" as fleet;
+let count = param("count", #{{ type: "int", default: 2 }});
+let base = param("base", #{{ type: "string", default: "ami-0123456789abcdef0" }});
+allow(#{{ replace: ["*"], destroy: ["*"] }});
+let hosts = fleet::hosts(read_toml("fleet.toml"), count);
+let vars = #{{ fleet: fleet_name(), instances: fleet::instances(hosts, #{{ base: base }}) }};
+let stack = tofu_apply("fleet", #{{ dir: "tofu/local", vars: vars{extra} }});
+"#
+            ),
+        );
+    };
+    let changes = |profile: &str, params: &[&str]| -> Vec<(String, String)> {
+        let mut args = vec!["plan", "plans/m.rhai", "--profile", profile, "--format", "json"];
+        args.extend(params.iter().flat_map(|param| ["--param", param]));
+        let shown: serde_json::Value = serde_json::from_str(&stacks.expect(0, &args)).unwrap();
+        let step = &shown["steps"][0];
+        let nested = step["nested"].as_array().cloned().unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let nested = nested.iter().map(|change| (text(&change["address"]), text(&change["action"])));
+        std::iter::once((text(&step["address"]), text(&step["action"]))).chain(nested).collect()
+    };
+    let replace = ", replace: #{ \"terraform_data.host[\\\"CLAWDINATOR-1\\\"]\": \"may\" }";
+    let rounds: [(&str, &[&str]); 7] = [
+        ("", &["count=1"]),
+        ("", &["count=1"]),
+        ("", &["count=2"]),
+        ("", &["count=2", "base=ami-00000000000000001"]),
+        ("", &["count=1", "base=ami-00000000000000001"]),
+        (replace, &["count=1", "base=ami-00000000000000001"]),
+        (", destroy: true", &["count=1"]),
+    ];
+    for (extra, params) in rounds {
+        plan(extra);
+        let [real, sim] = ["local", "sim"].map(|profile| {
+            let shown = changes(profile, params);
+            let mut args = vec!["run", "plans/m.rhai", "--profile", profile, "--yes"];
+            args.extend(params.iter().flat_map(|param| ["--param", param]));
+            stacks.expect(0, &args);
+            (shown, changes(profile, params))
+        });
+        assert_eq!(real, sim, "{extra} {params:?}");
+    }
+}
+
 /// What is no longer managed is lost to the fleet: it has to be allowed like what is destroyed.
 #[test]
 fn what_is_forgotten_counts_as_destroyed() {

@@ -196,6 +196,42 @@ resource "terraform_data" "it" {
     assert!(said.contains("terraform_data.it[\"one\"]: was not shown, now destroy"), "{said}");
 }
 
+/// A stand-in that becomes a key, or a count, is no key and no count: which resources there are is not known.
+#[test]
+fn a_key_or_count_that_is_not_known_leaves_the_step_unknown() {
+    let module = r#"
+variable "v" {
+  type = string
+}
+variable "n" {
+  type = number
+}
+resource "terraform_data" "each" {
+  for_each = toset([var.v])
+}
+resource "terraform_data" "many" {
+  count = var.n
+}
+"#;
+    let keyed = &module[..module.find("variable \"n\"").unwrap()];
+    let keyed = format!("{keyed}resource \"terraform_data\" \"each\" {{\n  for_each = toset([var.v])\n}}\n");
+    let stacks = stacks(&keyed, "v: source.outputs.v");
+    insta::assert_snapshot!("conform-stand-in-as-key", stacks.block(&with(&DRY, "v=one", "n=1")));
+    stacks.expect(0, &with(&RUN, "v=one", "n=1"));
+    assert_eq!(stacks.ids("tofu/m").keys().collect::<Vec<_>>(), ["each.one"]);
+
+    let stacks = self::stacks(module, "v: v, n: source.outputs.n");
+    let source = format!("{SOURCE}output \"n\" {{\n  value = terraform_data.it.output.n\n}}\n");
+    stacks.project.write("tofu/source/main.tf", &source);
+    let shown = stacks.expect(2, &with(&DRY, "v=one", "n=2"));
+    assert!(shown.contains("? tofu_apply.m  unknown: the speculative plan failed"), "{shown}");
+    stacks.expect(0, &with(&RUN, "v=one", "n=2"));
+    let state = stacks.state("tofu/m");
+    let resources = state["resources"].as_array().unwrap().iter();
+    let count: usize = resources.map(|resource| resource["instances"].as_array().unwrap().len()).sum();
+    assert_eq!(count, 3, "{state}");
+}
+
 const PLAIN: &str = r#"
 variable "v" {
   type = string

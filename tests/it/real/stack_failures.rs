@@ -191,6 +191,77 @@ terraform {{
     stacks.says_no_changes();
 }
 
+/// What somebody else did after that is not our work, and is not overwritten.
+#[test]
+fn a_state_that_others_moved_after_a_run_broke_off_is_refused() {
+    let stacks = Stacks::with(
+        "terraform {\n  required_providers {\n    test = { source = \"clawd/test\" }\n  }\n}\n\
+         resource \"terraform_data\" \"first\" {}\n\
+         resource \"test_file\" \"breaks\" {\n  path    = \"/nowhere/file\"\n  content = terraform_data.first.id\n}\n",
+        PLAN,
+    );
+    stacks.expect(1, &RUN);
+    let mut state = stacks.state("tofu/m");
+    state["serial"] = (state["serial"].as_u64().unwrap() + 1).into();
+    stacks.project.write("tofu/m/terraform.tfstate", &state.to_string());
+    let output = stacks.output(&["resume", "--profile", "local", "--yes"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("was serial ") && said.contains("now serial "), "{said}");
+}
+
+/// An apply that began nothing leaves nothing that a later one could take for its own.
+#[test]
+fn a_state_that_others_moved_after_an_apply_began_nothing_is_refused() {
+    let module = |input: &str| format!("resource \"terraform_data\" \"it\" {{\n  input = \"{input}\"\n}}\n");
+    let stacks = Stacks::with(&module("one"), PLAN);
+    stacks.apply();
+    stacks.module(&module("two"));
+    let save = ["plan", "plans/m.rhai", "--profile", "local", "-o", "saved.json"];
+    stacks.expect(0, &save);
+    let breaks = "if [ \"$1\" = apply ]; then echo 'Error: no valid credentials' >&2; exit 1; fi";
+    let name = super::stacks::tofu_program().file_name().unwrap().to_str().unwrap().to_owned();
+    let path = stacks.path_with(&name, breaks);
+    let broken = stacks.command(&["apply", "saved.json", "--yes"]).env("PATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&broken.stderr).into_owned();
+    assert!(broken.status.code() == Some(1) && said.contains("no valid credentials"), "{said}");
+    let mut state = stacks.state("tofu/m");
+    state["serial"] = (state["serial"].as_u64().unwrap() + 1).into();
+    stacks.project.write("tofu/m/terraform.tfstate", &state.to_string());
+    let output = stacks.output(&["apply", "saved.json", "--yes"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("was serial ") && said.contains("now serial "), "{said}");
+}
+
+/// What hangs is interrupted when its time is over, and OpenTofu unlocks the state.
+#[test]
+fn an_apply_that_hangs_ends_with_its_timeout() {
+    let stacks = Stacks::with("", "tofu_apply(\"m\", #{ dir: \"tofu/m\", timeout: \"8s\" });");
+    waiting(&stacks);
+    let output = stacks.output(&RUN);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not done within its timeout of 8s"), "{said}");
+    assert_eq!(stacks.ids("tofu/m").keys().collect::<Vec<_>>(), ["first", "slow"], "the state was written");
+    stacks.project.write("go", "");
+    stacks.plan(&format!("allow(#{{ replace: [\"*\"] }});\n{PLAN}"));
+    stacks.apply();
+    stacks.says_no_changes();
+}
+
+#[test]
+fn a_plan_that_hangs_ends_with_its_timeout() {
+    let stacks = Stacks::with("", "tofu_apply(\"m\", #{ dir: \"tofu/m\", timeout: \"1s\" });");
+    let hangs = "if [ \"$1\" = plan ]; then trap 'exit 1' INT; while :; do sleep 0.05; done; fi";
+    let name = super::stacks::tofu_program().file_name().unwrap().to_str().unwrap().to_owned();
+    let path = stacks.path_with(&name, hangs);
+    let output = stacks.command(&DRY).env("PATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not done within its timeout of 1s"), "{said}");
+}
+
 /// A saved plan holds what was shown; a module that changed since makes another one, and that is refused.
 #[test]
 fn a_module_that_changed_since_the_plan_was_saved_is_refused() {

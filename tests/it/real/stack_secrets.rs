@@ -6,7 +6,9 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::stacks::{DRY, RUN, Stacks};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::stacks::{DRY, RUN, Stacks, tofu_program};
 
 const CANARY: &str = "canary-7f3a9c-do-not-print";
 
@@ -266,46 +268,152 @@ tofu_apply("m", #{ dir: "tofu/m", vars: #{ token: maker.outputs.token } });
     }
 }
 
-/// Ctrl-C while planning ends what was started and takes the variables along.
+/// Ctrl-C while planning ends what was started and takes the variables along; so does whoever stops a job.
 #[test]
 fn an_interrupted_plan_leaves_no_secret_behind() {
-    let stacks = Stacks::with(
-        r#"
+    for signal in [Signal::INT, Signal::TERM] {
+        let stacks = Stacks::with(
+            r#"
 variable "token" {
   type      = string
   sensitive = true
 }
 "#,
-        "tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ token: secret(\"token\", #{ from: \"env:CANARY\" }) } });",
-    );
-    // An OpenTofu that hangs as soon as it is to plan.
-    let real = super::stacks::tofu_program();
-    let bin = stacks.path().join("bin");
-    fs::create_dir(&bin).unwrap();
-    let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = plan ]; then trap 'exit 1' INT; touch '{0}/begun'; while :; do sleep 0.05; done; fi\nexec '{1}' \"$@\"\n",
-        stacks.path().display(),
-        real.display()
-    );
-    let program = bin.join(real.file_name().unwrap());
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut command = stacks.command(&["plan", "plans/m.rhai", "--profile", "local"]);
-    command.env("CANARY", CANARY).env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    for _ in 0..400 {
-        if stacks.path().join("begun").exists() {
-            break;
+            "tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ token: secret(\"token\", #{ from: \"env:CANARY\" }) } });",
+        );
+        // An OpenTofu that hangs as soon as it is to plan.
+        let hangs = format!(
+            "if [ \"$1\" = plan ]; then trap 'exit 1' INT; touch '{}/begun'; while :; do sleep 0.05; done; fi",
+            stacks.path().display()
+        );
+        let name = tofu_program().file_name().unwrap().to_str().unwrap().to_owned();
+        let mut command = stacks.command(&["plan", "plans/m.rhai", "--profile", "local"]);
+        command.env("CANARY", CANARY).env("PATH", stacks.path_with(&name, &hangs));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        for _ in 0..400 {
+            if stacks.path().join("begun").exists() {
+                break;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(25));
         }
-        std::thread::park_timeout(std::time::Duration::from_millis(25));
+        assert_eq!(holders(&stacks.path().join(".clawd")).len(), 1, "the file of variables is there");
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        assert!(said.contains("interrupted while planning; nothing was done"), "{said}");
+        assert_eq!(holders(stacks.path()), Vec::<String>::new());
+        assert_eq!(knowing_processes(0), Vec::<String>::new(), "nothing of it runs on");
     }
-    assert_eq!(holders(&stacks.path().join(".clawd")).len(), 1, "the file of variables is there");
-    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(said.contains("interrupted while planning; nothing was done"), "{said}");
-    assert_eq!(holders(stacks.path()), Vec::<String>::new());
-    assert_eq!(knowing_processes(0), Vec::<String>::new(), "nothing of it runs on");
+}
+
+/// What a module makes secret by itself is known only once it is made; a provider copies it to where no mark is.
+#[test]
+fn a_secret_that_the_module_makes_is_told_nowhere() {
+    let module = format!(
+        r#"
+resource "terraform_data" "made" {{
+  input = sensitive("{CANARY}")
+}}
+output "copy" {{
+  value = nonsensitive(terraform_data.made.output)
+}}
+"#
+    );
+    let plan = "let stack = tofu_apply(\"m\", #{ dir: \"tofu/m\" });\noutput(\"copy\", stack.outputs.copy);";
+    let stacks = Stacks::with(&module, plan);
+    let output = stacks.output(&RUN);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("copy = (secret") && !said.contains(CANARY), "{said}");
+    assert_eq!(holders(&stacks.path().join(".clawd")), Vec::<String>::new());
+    stacks.says_no_changes();
+}
+
+/// A private key has lines, and a message puts them in one, indents or escapes them.
+#[test]
+fn a_secret_of_several_lines_is_told_nowhere() {
+    let module = r#"
+variable "key" {
+  type      = string
+  sensitive = true
+}
+check "key" {
+  assert {
+    condition     = length(var.key) < 5
+    error_message = "It is too long: ${nonsensitive(var.key)}"
+  }
+}
+resource "terraform_data" "it" {
+  lifecycle {
+    precondition {
+      condition     = length(var.key) < 500
+      error_message = "It is much too long: ${jsonencode(nonsensitive(var.key))}"
+    }
+  }
+}
+"#;
+    let plan =
+        "tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ key: secret(\"key\", #{ from: \"env:KEY\" }) } });";
+    let stacks = Stacks::with(module, plan);
+    for lines in [2, 40] {
+        let key = (0..lines).map(|line| format!("{CANARY}-line-{line}\r\n")).collect::<String>();
+        let run = || stacks.command(&RUN).env("KEY", &key).output().unwrap();
+        for output in [run(), run()] {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &*String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), lines == 2, "{said}");
+            assert!(said.contains("too long: ") && said.contains("(secret)"), "{said}");
+            assert!(!said.contains("canary"), "{said}");
+        }
+    }
+    assert_eq!(holders(&stacks.path().join(".clawd")), Vec::<String>::new());
+}
+
+/// The mark alone changes the state, and what uses the output waits for it.
+#[test]
+fn an_output_that_becomes_secret_arrives_as_what_it_is() {
+    let source = |sensitive: bool| {
+        format!("output \"token\" {{\n  value     = \"{CANARY}\"\n  sensitive = {sensitive}\n}}\n")
+    };
+    let stacks = Stacks::with(
+        "variable \"token\" {\n  type      = string\n  sensitive = true\n}\n\
+         resource \"terraform_data\" \"uses\" {\n  input = nonsensitive(sha256(var.token))\n}\n",
+        "let source = tofu_apply(\"source\", #{ dir: \"tofu/source\" });\n\
+         tofu_apply(\"m\", #{ dir: \"tofu/m\", vars: #{ token: source.outputs.token } });",
+    );
+    for sensitive in [false, true, false] {
+        stacks.project.write("tofu/source/main.tf", &source(sensitive));
+        stacks.apply();
+        stacks.says_no_changes();
+        let state = stacks.project.read("tofu/m/terraform.tfstate");
+        assert!(!state.contains("clawd-placeholder"), "{state}");
+        assert_eq!(stacks.state("tofu/source")["outputs"]["token"]["sensitive"] == true, sensitive);
+    }
+}
+
+/// Every program that clawd starts for a stack, from the first to the last.
+#[test]
+fn no_program_is_given_a_secret_by_its_arguments_or_environment() {
+    let stacks = Stacks::with(MODULE, PLAN);
+    stacks.project.write("go", "");
+    let log = format!(
+        "tr '\\0' '\\n' < /proc/$$/environ >> '{0}'; tr '\\0' ' ' < /proc/$$/cmdline >> '{0}'; echo >> '{0}'",
+        stacks.path().join("started").display()
+    );
+    let name = tofu_program().file_name().unwrap().to_str().unwrap().to_owned();
+    let path = stacks.path_with(&name, &log);
+    let dir = format!("dir={}", stacks.path().display());
+    for args in [&DRY[..], &RUN[..], &DRY[..]] {
+        let args: Vec<&str> = args.iter().copied().chain(["--param", &dir]).collect();
+        let output = stacks.command(&args).env("CANARY", CANARY).env("PATH", &path).output().unwrap();
+        assert!(matches!(output.status.code(), Some(0 | 2)), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let started = stacks.project.read("started");
+    for command in ["init", "plan", "show", "state pull", "apply"] {
+        let is_there = started.lines().any(|line| line.contains(&format!("{name} {command} ")));
+        assert!(is_there, "no {command} was started:\n{started}");
+    }
+    assert!(!started.contains("CANARY") && !started.contains(CANARY), "{started}");
 }

@@ -98,6 +98,17 @@ impl Stacks {
         command
     }
 
+    /// A PATH on which a script stands for OpenTofu: it does something and then becomes the real one.
+    pub(crate) fn path_with(&self, name: &str, script: &str) -> String {
+        let bin = self.path().join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        let program = bin.join(name);
+        let script = format!("#!/bin/sh\n{script}\nexec '{}' \"$@\"\n", tofu_program().display());
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        format!("{}:/usr/bin:/bin", bin.display())
+    }
+
     /// A command with the profile.
     pub(crate) fn output(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()

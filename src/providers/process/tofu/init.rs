@@ -229,6 +229,13 @@ impl TofuProcess {
             let args: Vec<&str> = args.iter().map(String::as_str).chain(more).collect();
             let said = program.tool(&place.module, &self.place.environment, &set).run(&args).await?;
             if said.status.success() {
+                if more.is_some() {
+                    tracing::warn!(
+                        step = request.step,
+                        "the backend of {} is another than the last time: what lies in the old state is not in this plan",
+                        request.dir
+                    );
+                }
                 return Ok(());
             }
             let text = if said.stderr.trim().is_empty() { &said.stdout } else { &said.stderr };

@@ -232,6 +232,14 @@ fn hint(message: &str) -> Option<&'static str> {
             "Required plugins are not installed",
             "the providers that were there are gone: run again, and they are fetched",
         ),
+        (
+            "workspaces not supported",
+            "`replace` and `workspace` need a backend that has workspaces, such as `s3`",
+        ),
+        (
+            "Variable not provided via",
+            "what a backend or the source of a module is made of is read before the plan's variables are known: give a backend's settings as `backend`, or write the values into the module's terraform.tfvars",
+        ),
         ("no such host", "check the network and the names in the module's backend and providers"),
         ("connection refused", "nothing listens there; check the endpoint"),
         ("NoSuchBucket", "the state's bucket is not there: `clawd bootstrap` makes the profile's"),

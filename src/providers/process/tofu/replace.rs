@@ -21,6 +21,7 @@ use super::{Said, Stack, now};
 use crate::providers::error::ProviderError;
 use crate::providers::ports::{Answer, StackPlan};
 use crate::stack::Mask;
+use crate::stack::module::CLOUD;
 use crate::value::Value;
 
 const REPLACE: &str = "tofu apply (triggers)";
@@ -58,6 +59,14 @@ impl Stack<'_> {
     pub(super) async fn triggered(&self) -> Answer<Vec<String>> {
         if self.request.replace.is_empty() || self.request.destroy {
             return Ok(Vec::new());
+        }
+        if self.module.backend.as_ref().is_some_and(|backend| backend.kind == CLOUD) {
+            let message = format!(
+                "{}: `replace` remembers its triggers in a workspace beside the stack's, and a `cloud` block has no place for it",
+                self.request.dir
+            );
+            return Err(ProviderError::permanent("tofu plan -replace", message)
+                .help("name a backend instead, such as `backend \"s3\" {}`"));
         }
         let (ids, known) = (self.state().await?.ids(), self.memories().await?);
         let due = self
