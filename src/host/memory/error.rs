@@ -24,8 +24,10 @@ pub enum ErrorKind {
     Guarded,
     /// Somebody else has held the lock for long.
     Locked,
-    /// The shared memory cannot be reached, or refuses.
+    /// The shared memory cannot be reached.
     Remote,
+    /// The shared memory refuses this call; another may succeed.
+    Rejected,
     /// A file or directory cannot be read or written.
     Io,
     /// The call makes no sense.
@@ -42,7 +44,7 @@ impl ErrorKind {
             Self::NoMatch => Code::MemoryNoMatch,
             Self::Guarded => Code::MemoryGuarded,
             Self::Locked => Code::MemoryLocked,
-            Self::Remote => Code::MemoryRemote,
+            Self::Remote | Self::Rejected => Code::MemoryRemote,
             Self::Io => Code::MemoryUnusable,
             Self::Usage => Code::Usage,
         }

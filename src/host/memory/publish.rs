@@ -41,7 +41,11 @@ impl Memory {
         store: &dyn MemoryStore,
         remote: &str,
     ) -> Result<Published, MemoryError> {
-        if let Some(own) = self.settings.remote.as_deref().filter(|own| overlap(own, remote)) {
+        // The one that was set, and the one of the last round, which need not have been.
+        let last = self.state.last();
+        let mut shared =
+            self.settings.remote.as_deref().into_iter().chain(last.as_ref().map(|it| &*it.remote));
+        if let Some(own) = shared.find(|own| overlap(own, remote)) {
             return Err(MemoryError::usage(format!(
                 "{remote} is a part of the shared memory {own}, or holds it"
             ))

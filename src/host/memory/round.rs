@@ -327,7 +327,12 @@ pub(super) fn why(error: &MemoryError) -> String {
 /// The store cannot be reached, or says no.
 #[must_use]
 pub fn unreachable(error: &ProviderError) -> MemoryError {
-    let told = MemoryError::new(ErrorKind::Remote, error.to_string());
+    // A role that lets a host write its own notes refuses the others one by one, and is no store that went away.
+    let kind = match error.kind {
+        crate::providers::ErrorKind::Permanent | crate::providers::ErrorKind::Refused => ErrorKind::Rejected,
+        _ => ErrorKind::Remote,
+    };
+    let told = MemoryError::new(kind, error.to_string());
     match &error.help {
         Some(help) => told.help(help.clone()),
         None => told.help("run it again; nothing is half done"),

@@ -45,9 +45,14 @@ fn a_part_is_published_and_a_secret_refuses_all_of_it() {
     // The shared memory itself is no place to publish to, nor what holds it or is in it.
     let hive = format!("file://{}/hive", shared.path().display());
     home.expect(0, &["init", "--host", "H-1", "--remote", &hive], "");
+    // Nor is one that was only ever named for a round.
+    let other = TempDir::new().unwrap();
+    home.expect(0, &["sync", "--remote", &format!("file://{}/hive", other.path().display())], "");
     for place in ["/hive", "/hive/public", ""] {
-        let to = format!("file://{}{place}", shared.path().display());
-        home.expect(64, &["publish", "--to", &to], "");
+        for shared in [&shared, &other] {
+            let to = format!("file://{}{place}", shared.path().display());
+            home.expect(64, &["publish", "--to", &to], "");
+        }
     }
     insta::assert_snapshot!("memory-publish", told);
 }

@@ -142,6 +142,49 @@ fn a_store_that_goes_away_ends_the_round() {
     assert!(report.failed.iter().any(|(_, why)| why.contains("not tried")), "{:?}", report.failed);
 }
 
+/// A host's role lets it write its own notes and refuses the rest, however much that is.
+#[test]
+fn files_that_a_role_refuses_keep_no_others_back() {
+    let home = TempDir::new().unwrap();
+    let store = memory_store(&home.path().join("shared")).unwrap();
+    let memory = Memory::init(&home.path().join("memory"), of("H-1")).unwrap().0;
+    for n in 0..100 {
+        memory.append(&format!("idea-{n}.md").parse().unwrap(), b"x\n").unwrap();
+    }
+    let note: MemoryPath = "zone/2026-11-27_H-1.md".parse().unwrap();
+    memory.append(&note, b"x\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let report = runtime.block_on(memory.sync(&Strict(store), "test", Shrinking::Refused)).unwrap();
+    assert_eq!(report.pushed, [note]);
+    assert_eq!(report.failed.len(), 100);
+    assert!(report.failed.iter().all(|(_, why)| why.contains("AccessDenied")), "{:?}", report.failed);
+}
+
+/// A store that takes one host's notes and nothing else.
+struct Strict(std::sync::Arc<dyn MemoryStore>);
+
+#[async_trait::async_trait]
+impl MemoryStore for Strict {
+    async fn list(&self, known: &[&str]) -> Answer<Vec<Listed>> {
+        self.0.list(known).await
+    }
+
+    async fn get(&self, key: &str) -> Answer<Option<Stored>> {
+        self.0.get(key).await
+    }
+
+    async fn keeps_versions(&self) -> Answer<Option<bool>> {
+        self.0.keeps_versions().await
+    }
+
+    async fn put(&self, key: &str, content: &[u8], condition: Condition<'_>) -> Answer<Put> {
+        match key.contains("_H-1.md") {
+            true => self.0.put(key, content, condition).await,
+            false => Err(ProviderError::permanent("s3 PutObject", "AccessDenied")),
+        }
+    }
+}
+
 /// A store that can be listed and does not answer otherwise.
 struct Gone {
     store: std::sync::Arc<dyn MemoryStore>,
