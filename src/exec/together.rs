@@ -65,6 +65,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::disallowed_methods)] // tokio::test makes a runtime of its own
     async fn what_is_given_up_ends_at_once() {
         let barrier = Arc::new(Barrier::new(3));
         let mut together = Together::new();
