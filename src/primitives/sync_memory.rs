@@ -164,8 +164,8 @@ let memory = sync_memory("CLAWDINATOR-1", #{
 });
 output("memory", memory.dir);"#;
     const IAM: &'static [&'static str] = &[
+        "s3:GetBucketVersioning",
         "s3:GetObject",
-        "s3:GetObjectVersion",
         "s3:ListBucket",
         "s3:PutObject",
         "ssm:GetCommandInvocation",

@@ -32,6 +32,13 @@ resource "aws_s3_bucket" "store" {
 
   lifecycle {
     prevent_destroy = true
+
+    # A name that is given may be the one that another purpose gets by default. S3 in us-east-1 would take the second
+    # creation for the first, and one bucket would be both.
+    precondition {
+      condition     = length([for name in values(local.buckets) : name if name == each.value]) == 1
+      error_message = "The bucket ${each.value} would be for ${join(" and ", [for purpose, name in local.buckets : purpose if name == each.value])}. Each purpose has a bucket of its own: change `bucket_names`."
+    }
   }
 }
 
@@ -137,6 +144,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "store" {
       }
     }
   }
+
+  # Images that were uploaded and never imported are not expired: under the same prefix are the hashes of blocks, which the next
+  # upload builds on.
 
   # Rules about versions mean something only in a versioned bucket.
   depends_on = [aws_s3_bucket_versioning.store]

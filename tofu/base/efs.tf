@@ -122,6 +122,12 @@ resource "aws_security_group" "efs" {
   vpc_id      = aws_vpc.main.id
 
   tags = merge(local.tags, { Name = "${var.fleet}-efs" })
+
+  lifecycle {
+    # For either, EC2 needs another group. The rules of fleets name this one, which keeps EC2 from deleting it, and a new one would
+    # have none of theirs: hosts would lose the file system until their fleet is applied. So both stay as they were made.
+    ignore_changes = [name, description]
+  }
 }
 
 resource "aws_efs_mount_target" "zone" {

@@ -13,6 +13,15 @@ resource "aws_vpc" "main" {
   enable_dns_hostnames = true
 
   tags = merge(local.tags, { Name = var.fleet })
+
+  lifecycle {
+    # The region is the provider's. EC2 would refuse the subnets only after everything else was made. A plan fails as a whole, so
+    # this stands once.
+    precondition {
+      condition     = alltrue([for zone in var.zones : zone == "${data.aws_region.current.id}${substr(zone, -1, 1)}"])
+      error_message = "Everything is made in ${data.aws_region.current.id}, and these zones are not there: ${join(", ", [for zone in var.zones : zone if zone != "${data.aws_region.current.id}${substr(zone, -1, 1)}"])}. Name zones of that region, or apply with the profile of the other."
+    }
+  }
 }
 
 # The group that EC2 gives to what names none. Declared without rules it has none: forgetting a group opens nothing.

@@ -1,7 +1,13 @@
 variable "zones" {
   type        = set(string)
   nullable    = false
-  description = "The availability zones that get a subnet, all of one region, the one everything is made in."
+  description = "The availability zones that get a subnet, all of one region, the one everything is made in (network.tf)."
+
+  # Hosts have nowhere to be then, and a change that lost its zones would take the subnets away.
+  validation {
+    condition     = length(var.zones) > 0
+    error_message = "There are no zones: name those that hosts may be in, like [\"eu-central-1a\"]."
+  }
 
   # Local zones and wavelength zones are left out: a subnet's addresses follow from the zone's letter, which is not the zone's
   # alone there.
@@ -26,6 +32,13 @@ variable "fleet" {
   validation {
     condition     = can(regex("^[a-z0-9][a-z0-9-]{0,26}$", var.fleet))
     error_message = "The fleet's name has 1 to 27 lower-case letters, digits and hyphens, and begins with a letter or digit."
+  }
+
+  # The names made of it go on with a hyphen. A security group must not begin with `sg-`, a bucket not with the others. Each
+  # module refuses all of them, or a fleet would get half of what it needs.
+  validation {
+    condition     = !can(regex("^(sg|xn-|sthree|amzn-s3-demo)-", "${var.fleet}-"))
+    error_message = "Names that begin with `sg-`, `xn--`, `sthree-` or `amzn-s3-demo-` are AWS's own, and names made of `${var.fleet}` would begin so."
   }
 }
 

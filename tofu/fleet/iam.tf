@@ -64,7 +64,7 @@ data "aws_iam_policy_document" "host" {
 
     content {
       sid       = "ReadOwnBundle"
-      actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+      actions   = ["s3:GetObject"]
       resources = ["${statement.value}/bootstrap/${each.key}/*"]
     }
   }
@@ -74,19 +74,20 @@ data "aws_iam_policy_document" "host" {
 
     content {
       sid       = "ReadMemory"
-      actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+      actions   = ["s3:GetObject"]
       resources = ["${statement.value}/${var.memory_prefix}/*"]
     }
   }
 
   # Of the whole bucket, which holds memory only. S3 tells "not there" from "you may not" only to who may list, and asks without
-  # a prefix when it is about one object; under a condition on the prefix, a host would take every new file for a refusal.
+  # a prefix when it is about one object; under a condition on the prefix, a host would take every new file for a refusal. Whether
+  # it keeps versions is asked to warn where it does not.
   dynamic "statement" {
     for_each = local.memory
 
     content {
       sid       = "ListMemory"
-      actions   = ["s3:ListBucket"]
+      actions   = ["s3:GetBucketVersioning", "s3:ListBucket"]
       resources = [statement.value]
     }
   }

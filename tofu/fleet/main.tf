@@ -58,6 +58,12 @@ resource "aws_instance" "host" {
     # daily note.
     create_before_destroy = false
 
+    # The region is the provider's. EC2 would refuse the zone only after other hosts were made.
+    precondition {
+      condition     = each.value.zone == "${data.aws_region.current.id}${substr(each.value.zone, -1, 1)}"
+      error_message = "${each.key} is to be in the zone ${each.value.zone}, which is not in ${data.aws_region.current.id}, where everything is made. Name a zone of that region, or apply with the profile of the other."
+    }
+
     precondition {
       condition     = contains(keys(var.subnets), each.value.zone)
       error_message = "${each.key} is to be in ${each.value.zone}, and `subnets` has none there, only for: ${join(", ", keys(var.subnets))}. Add the zone to `zones` of tofu/base."

@@ -4,13 +4,17 @@
 # time service, which the image uses, are not filtered by security groups and need no rule.
 
 resource "aws_security_group" "hosts" {
-  name        = "${var.fleet}-hosts"
+  # EC2 deletes no group that an instance has. Whatever needs another one makes it first, moves the hosts over and deletes the
+  # old one then; until then there are two, so the rest of the name is the provider's.
+  name_prefix = "${var.fleet}-hosts-"
   description = "Hosts of a clawd fleet: nothing comes in"
   vpc_id      = var.vpc_id
 
   tags = merge(local.tags, { Name = "${var.fleet}-hosts" })
 
   lifecycle {
+    create_before_destroy = true
+
     # EC2 would take the default network instead.
     precondition {
       condition     = var.vpc_id != ""
@@ -30,6 +34,11 @@ resource "aws_vpc_security_group_egress_rule" "https" {
   cidr_ipv4   = "0.0.0.0/0"
 
   tags = merge(local.tags, { Name = "https" })
+
+  # With the group; hosts that still have the old one stay connected.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_vpc_security_group_egress_rule" "efs" {
@@ -44,6 +53,10 @@ resource "aws_vpc_security_group_egress_rule" "efs" {
   referenced_security_group_id = var.efs_security_group_id
 
   tags = merge(local.tags, { Name = "nfs" })
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 # The other end. It is here, not in tofu/base, which does not know the fleets; so it goes with the fleet.

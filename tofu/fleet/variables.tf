@@ -43,17 +43,26 @@ variable "fleet" {
     condition     = can(regex("^[a-z0-9][a-z0-9-]{0,26}$", var.fleet))
     error_message = "The fleet's name has 1 to 27 lower-case letters, digits and hyphens, and begins with a letter or digit."
   }
+
+  # The names made of it go on with a hyphen. A security group must not begin with `sg-`, a bucket not with the others. Each
+  # module refuses all of them, or a fleet would get half of what it needs.
+  validation {
+    condition     = !can(regex("^(sg|xn-|sthree|amzn-s3-demo)-", "${var.fleet}-"))
+    error_message = "Names that begin with `sg-`, `xn--`, `sthree-` or `amzn-s3-demo-` are AWS's own, and names made of `${var.fleet}` would begin so."
+  }
 }
 
 # What follows comes from the outputs of tofu/base. "" stands for "there is none" rather than null, because OpenTofu drops
-# outputs that are null, and a plan could not pass on what is not there. Ids are not checked for their shape: while tofu/base
-# is not applied yet, stand-ins are planned with.
+# outputs that are null, and a plan could not pass on what is not there. While tofu/base is not applied yet, stand-ins are
+# planned with: they have the shape of a bucket's name, and none of an id's.
 
 variable "vpc_id" {
   type        = string
   default     = ""
   nullable    = false
   description = "The network of the subnets, `vpc_id` of tofu/base; needed as soon as something is created."
+
+  # Not checked: it may be a stand-in.
 }
 
 variable "subnets" {
@@ -61,6 +70,8 @@ variable "subnets" {
   default     = {}
   nullable    = false
   description = "The subnet of each zone, zone to subnet id, `subnet_ids` of tofu/base; every host's zone must be in it."
+
+  # Not checked: ids may be stand-ins, and a zone is looked for only where a host is to be.
 }
 
 variable "bundle_bucket" {
@@ -68,6 +79,12 @@ variable "bundle_bucket" {
   default     = ""
   nullable    = false
   description = "The bucket of the hosts' bundles, `bundle_bucket` of tofu/base; a host reads `bootstrap/<host>/` in it. Empty: none."
+
+  # It becomes a part of ARNs in the policies of hosts, where `*` would be every bucket.
+  validation {
+    condition     = can(regex("^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$", var.bundle_bucket))
+    error_message = "A bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, or is empty: there is no such bucket."
+  }
 }
 
 variable "memory_bucket" {
@@ -75,6 +92,12 @@ variable "memory_bucket" {
   default     = ""
   nullable    = false
   description = "The bucket of the shared memory, `memory_bucket` of tofu/base. Empty: the hosts get no rights to any."
+
+  # As above. That it is another bucket than the bundles' is for tofu/base to see to: one stand-in may be both here.
+  validation {
+    condition     = can(regex("^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$", var.memory_bucket))
+    error_message = "A bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, or is empty: there is no such bucket."
+  }
 }
 
 variable "memory_prefix" {
@@ -113,6 +136,8 @@ variable "efs_security_group_id" {
   default     = ""
   nullable    = false
   description = "The security group of the shared file system, `efs_security_group_id` of tofu/base; hosts and file system are opened to each other. Empty: there is none."
+
+  # Not checked: it may be a stand-in.
 }
 
 variable "root_volume_gib" {

@@ -3,8 +3,9 @@ terraform {
 
   required_providers {
     aws = {
-      source  = "hashicorp/aws"
-      version = ">= 5.100, < 7.0"
+      source = "hashicorp/aws"
+      # What was tried. Another major version is tried first and let in then.
+      version = "~> 5.100"
     }
   }
 

@@ -36,6 +36,7 @@ const ID: &str = "id";
 fn forces_replacement(kind: &str, attribute: &str) -> bool {
     match kind {
         "aws_instance" => matches!(attribute, "ami" | "availability_zone" | "subnet_id"),
+        "aws_iam_role" | "aws_iam_instance_profile" => attribute == "name",
         "terraform_data" => attribute == "triggers_replace",
         _ => false,
     }
