@@ -8,13 +8,14 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{AT_ONCE, Tool, Workplace, plain};
-use crate::providers::error::ProviderError;
+use crate::providers::error::{ErrorKind, ProviderError};
 use crate::providers::ports::{
     Answer, HOST_FORMAT, HostError, HostOutcome, HostReply, HostSpec, Hosts, HostsRead, MemoryConfig,
     MemoryRequest, MemoryStatus, MountReport, MountRequest, MountSource, MountedRequest, UnmountRequest,
@@ -25,6 +26,11 @@ use crate::units::GiB;
 /// What the commands may see of the environment: where programs are, and who calls a shared memory.
 const ALLOWED: [&str; 5] =
     ["PATH", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"];
+
+/// How long a detached device may keep its image, and how often it is looked at: the kernel has no event for it that a process
+/// could wait for.
+const DETACHING: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The hosts of this machine.
 pub(super) struct LocalHosts {
@@ -116,6 +122,17 @@ impl LocalHosts {
                 self.run("umount", &[path]).await?;
             }
             self.run("losetup", &["--detach", &device]).await?;
+        }
+        // A device that somebody looks at in this moment is detached when he is done, and has the image until then: whoever attaches
+        // it meanwhile would be told that it is attached.
+        let until = Instant::now() + DETACHING;
+        while let Some(device) = self.loops(image).await?.first() {
+            if Instant::now() >= until {
+                let message = format!("{device} still has {} after it was detached", image.display());
+                return Err(ProviderError::new(ErrorKind::Transient, "losetup", message)
+                    .help("something uses the device: `lsof` or `fuser` says what"));
+            }
+            tokio::time::sleep(PATIENCE).await;
         }
         Ok(())
     }
